@@ -1,0 +1,139 @@
+"""RunFolder: what a run leaves on disk at the end of every epoch, each file whole."""
+
+import csv
+import io
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kadence.records import write_text
+
+Row = dict[str, float]
+
+
+class RunFolder(keras.callbacks.Callback):
+    """Writes history and model of each epoch into a folder, and goes on where the folder ends.
+
+    At the end of an epoch it writes, in this order: `history.csv`, a row per epoch; `model.keras`, if the epoch is the
+    best so far; `backup/`, by Keras's BackupAndRestore, which makes the epoch count as finished. Each is written under
+    another name and renamed, so that a kill at any moment leaves a folder that can be resumed.
+
+    Args:
+        folder: The run's folder. It exists; if it holds a backup, `fit` goes on after the epoch of that backup.
+        monitor: Metric in the logs whose largest value marks the best epoch, such as "val_accuracy"; the smaller
+            "val_loss" decides between equal ones. None keeps the last epoch.
+
+    Attributes:
+        rows: The history, a dict per finished epoch: "epoch" from 1, "seconds", and the logs.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], monitor: str | None = None):
+        super().__init__()
+        self.model: Any
+        self.folder = Path(folder)
+        self.monitor = monitor
+        self.rows: list[Row] = read_history(self.folder / "history.csv")
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the epoch that `model.keras` holds, or None before the first."""
+        return best_row(self.rows, self.monitor)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Restore the newest backup, if there is one: weights, optimizer and epoch."""
+        backups = self._backups()
+        finished = 0
+        if backups:
+            self._keras_backup(backups[-1]).on_train_begin()
+            finished = int(backups[-1].name.rpartition("_")[2])
+        self.rows = self.rows[:finished]
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Write the history, the model if it is the best, and the backup."""
+        seconds = round(time.perf_counter() - self._began, 2)
+        row: Row = {"epoch": epoch + 1, "seconds": seconds, **{name: float(v) for name, v in (logs or {}).items()}}
+        self.rows.append(row)
+        write_text(self.folder / "history.csv", _csv(self.rows))
+        if self.best is row:
+            save_model(self.model, self.folder / "model.keras")
+        self._write_backup(epoch)
+
+    def _backups(self) -> list[Path]:
+        return sorted((self.folder / "backup").glob("epoch_*[0-9]"))
+
+    def _keras_backup(self, folder: Path) -> keras.callbacks.BackupAndRestore:
+        backup = keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)
+        backup.set_model(self.model)
+        return backup
+
+    def _write_backup(self, epoch: int) -> None:
+        older = self._backups()
+        part = self.folder / "backup" / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        self._keras_backup(part).on_epoch_end(epoch)
+        part.rename(part.with_name(f"epoch_{epoch + 1:05d}"))
+        for backup in older:
+            shutil.rmtree(backup)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a model whole or not at all: under another name, then renamed.
+
+    Args:
+        model: The model.
+        path: File that ends in ".keras"; an existing one is replaced.
+    """
+    part = path.with_name(f"{path.stem}.part.keras")
+    try:
+        model.save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def best_row(rows: Sequence[Row], monitor: str | None) -> Row | None:
+    """The row with the largest value of a metric, the smaller validation loss deciding between equal ones.
+
+    Args:
+        rows: The history, a dict per epoch.
+        monitor: Name of the metric; None for the last row.
+
+    Returns:
+        The row, or None if there are none.
+    """
+    if not rows or monitor is None:
+        return rows[-1] if rows else None
+    return max(rows, key=lambda row: (row[monitor], -row.get("val_loss", 0.0)))
+
+
+def read_history(path: Path) -> list[Row]:
+    """The rows of a `history.csv`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A dict per epoch; an empty list if there is no file.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+    return text.getvalue()

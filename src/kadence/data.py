@@ -1,0 +1,387 @@
+"""Folders of images -> checked Keras datasets.
+
+Photos are decoded here, with Pillow, because `keras.utils.image_dataset_from_directory` stops in mid-epoch at the first
+broken file, ignores the EXIF orientation, and cannot give a resumed run the order its epoch would have had.
+"""
+
+import os
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kadence._checks import did_you_mean, extra, integer, number, sentence, sequence
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images that were found and checked, with their labels.
+
+    Args:
+        folder: The folder that was scanned.
+        paths: The readable images, sorted by class and then by path.
+        labels: Index into `class_names` of each path. Integers >= 0, as many as `paths`.
+        class_names: Names of the classes, in the order of the model's outputs.
+        skipped: Pairs (path, reason) of the files that were left out.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+    def select(self, positions: Iterable[int]) -> "ImageFolder":
+        """The images at `positions` (integers from 0 to len(paths) - 1), in that order, with nothing in `skipped`."""
+        chosen = [(self.paths[i], self.labels[i]) for i in positions]
+        return replace(
+            self, paths=tuple(path for path, _ in chosen), labels=tuple(label for _, label in chosen), skipped=()
+        )
+
+
+def scan_folder(
+    folder: str | os.PathLike[str], *, strict: bool = False, class_names: Sequence[str] | None = None
+) -> ImageFolder:
+    """Find the images of a folder that has one sub-folder per class, and decode each one to see that it is whole.
+
+    The class is the name of the sub-folder, in Unicode form NFC and without spaces around it; folders inside it belong
+    to it too. Images are .jpg, .jpeg, .png, .bmp, .gif and .webp, in upper or lower case. Hidden files and folders and
+    all other files are ignored. Broken images, images above Pillow's decompression-bomb limit and images outside the
+    class folders are skipped with one warning.
+
+    Args:
+        folder: The folder that holds the class folders.
+        strict: If True, files that would be skipped are an error.
+        class_names: For a validation or test folder: the classes of the training, which give the labels. Some of them
+            may be missing here. None takes the sub-folders, sorted, and asks for at least two, none of them empty.
+
+    Returns:
+        An `ImageFolder` with at least one image.
+
+    Raises:
+        ValueError: If the folder is missing or does not have the classes, if a class has no readable image, or, with
+            `strict`, if a file would be skipped.
+
+    Example:
+        >>> train = scan_folder("photos/train")
+        >>> test = scan_folder("photos/test", class_names=train.class_names)
+    """
+    root = _existing_folder(folder)
+    folders = _class_folders(root)
+    known = None if class_names is None else sequence("class_names", class_names, "be a sequence of class names")
+    _check_classes(root, list(folders), known)
+    names = list(folders) if known is None else known
+    found = [(path, name) for name, below in folders.items() for path in find_images(below)]
+    reasons = _broken([path for path, _ in found])
+    strays = [(path, "not in a class folder") for path in sorted(root.iterdir()) if _is_image(path)]
+    skipped = (*strays, *reasons.items())
+    if strict and skipped:
+        raise ValueError(sentence("folder", "hold only images that can be used", str(root), _summary(skipped)))
+    good = {path: name for path, name in found if path not in reasons}
+    filled = set(good.values())
+    empty = [repr(name) for name in folders if name not in filled]
+    if empty and (known is None or not good):
+        remedy = f"No readable image in the class folders {_first(empty, ', ')}. {_summary(skipped)}"
+        raise ValueError(sentence("folder", "hold readable images of each class", str(root), remedy.strip()))
+    if skipped:
+        warnings.warn(f"In {str(root)!r}: {_summary(skipped)}", stacklevel=2)
+    index = {name: label for label, name in enumerate(names)}
+    return ImageFolder(root, tuple(good), tuple(index[name] for name in good.values()), tuple(names), skipped)
+
+
+def find_images(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Paths of the image files in a folder and the folders below it, sorted; nothing is opened.
+
+    Links are followed, each folder is visited once, hidden files and folders are left out.
+
+    Args:
+        folder: The folder to look through.
+
+    Returns:
+        The paths, which begin with `folder`.
+
+    Raises:
+        ValueError: If the folder does not exist.
+    """
+    waiting, visited, found = [_existing_folder(folder)], set(), []
+    while waiting:
+        here = waiting.pop()
+        if os.path.realpath(here) in visited:
+            continue
+        visited.add(os.path.realpath(here))
+        entries = sorted(here.iterdir(), key=Path.as_posix, reverse=True)
+        found += [path for path in entries if _is_image(path)]
+        waiting += [path for path in entries if path.is_dir() and not _is_hidden(path)]
+    return tuple(sorted(found, key=Path.as_posix))
+
+
+def read_image(path: str | os.PathLike[str], image_size: int) -> np.ndarray:
+    """Decode one image to a square of raw RGB pixels.
+
+    The image is turned upright (EXIF); grey, palette, CMYK and 16-bit images become 8-bit RGB; transparent pixels lie
+    on white; an animation gives its first frame. The largest centred square is cut out and resized, bilinear with
+    antialiasing, as with `crop_to_aspect_ratio=True` in Keras.
+
+    Args:
+        path: The image file: JPEG, PNG, BMP, GIF or WebP.
+        image_size: Side of the square, in pixels. Integer >= 1.
+
+    Returns:
+        Array of shape (image_size, image_size, 3), uint8, 0 to 255.
+
+    Raises:
+        ValueError: If the file is missing or cannot be decoded.
+        ImportError: If Pillow is not installed.
+    """
+    image_size = integer("image_size", image_size, minimum=1, unit="in pixels")
+    image_ops = extra("PIL.ImageOps", "cli", "Reading images")
+    try:
+        picture = _decode(Path(path), 2 * image_size)
+    except Exception as error:
+        raise ValueError(sentence("path", "be an image that can be read", str(path), _reason(error) + ".")) from error
+    return np.array(image_ops.fit(picture, (image_size, image_size), _pillow().Resampling.BILINEAR))
+
+
+def split_validation(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:
+    """Set a part of each class aside for validation.
+
+    A class of n images gives round(fraction * n) of them, but at least one, and keeps at least one; a class with one
+    image keeps it. Both parts keep all of `class_names`.
+
+    Args:
+        folder: The images to split.
+        fraction: Part for validation, as a fraction of the images of each class, > 0 and < 1.
+        seed: Seed of the choice. Integer >= 0; the same seed gives the same parts.
+
+    Returns:
+        The pair (train, validation), each sorted as `folder` is.
+
+    Raises:
+        ValueError: If `fraction` is out of range, or no class has two images.
+    """
+    if not 0 < number("fraction", fraction) < 1:
+        raise ValueError(sentence("fraction", "be a number > 0 and < 1, of the images of each class", fraction))
+    rng = np.random.default_rng(integer("seed", seed, minimum=0, unit="the seed of the split"))
+    labels = np.asarray(folder.labels, np.int64)
+    held_out = np.zeros(len(labels), bool)
+    for label in range(len(folder.class_names)):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held_out[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    if not held_out.any():
+        remedy = "With one image per class nothing is left for validation: add images or give a validation folder."
+        raise ValueError(sentence("folder", "hold at least two images of some class", str(folder.folder), remedy))
+    train = replace(folder.select(np.flatnonzero(~held_out)), skipped=folder.skipped)
+    return train, folder.select(np.flatnonzero(held_out))
+
+
+class ImageBatches(keras.utils.PyDataset):
+    """Batches of images and labels for `fit`, `evaluate` and `predict`, in an order that a resumed run finds again.
+
+    Epoch e of a shuffled dataset has the order `numpy.random.default_rng([seed, e]).permutation(n)`, whatever came
+    before. Keras does not tell a dataset which epoch begins, so give `fit` the callback `follow_epochs()` (without it
+    all epochs have the order of `epoch`) and `shuffle=False` (or it shuffles the batches again, with Python's global
+    generator). Leave `workers` at 1: images are decoded in parallel anyway, and with more workers Keras 3.12 to 3.15
+    may deliver batches that it fetched before the first epoch.
+
+    The images are decoded once and kept as uint8 if they fit in `memory_limit_bytes`, and otherwise in each epoch anew.
+
+    Args:
+        folder: The images and labels, from `scan_folder`.
+        image_size: Side of the square images, in pixels. Integer >= 1.
+        batch_size: Batch size, in images. Integer >= 1. The last batch may be smaller.
+        shuffle: Whether each epoch has its own random order. If False, the order is that of `folder`.
+        seed: Seed of the orders. Integer >= 0.
+        memory_limit_bytes: Largest array of decoded images to keep, in bytes. Integer >= 0. Defaults to 2 GiB.
+
+    Raises:
+        ValueError: If an argument is out of range or an image can no longer be read.
+
+    Example:
+        >>> batches = ImageBatches(scan_folder("photos"), image_size=224, batch_size=32, shuffle=True, seed=0)
+        >>> model.fit(batches, epochs=3, shuffle=False, callbacks=[batches.follow_epochs()])
+    """
+
+    def __init__(
+        self,
+        folder: ImageFolder,
+        image_size: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        memory_limit_bytes: int = 2 * 1024**3,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.image_size = integer("image_size", image_size, minimum=1, unit="in pixels")
+        self.batch_size = integer("batch_size", batch_size, minimum=1, unit="in images")
+        self.shuffle = bool(shuffle)
+        self.seed = integer("seed", seed, minimum=0, unit="the seed of the orders")
+        self._labels = np.asarray(folder.labels, np.int32)
+        limit = integer("memory_limit_bytes", memory_limit_bytes, minimum=0, maximum=2**63 - 1, unit="in bytes")
+        fits = len(folder.paths) * self.image_size**2 * 3 <= limit
+        self._pixels = _read_images(folder.paths, self.image_size) if fits else None
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of an epoch.
+
+        Args:
+            epoch: Index of the epoch, in epochs since the start of the training. Integer >= 0.
+        """
+        self.epoch = integer("epoch", epoch, minimum=0, unit="in epochs")
+        n_images = len(self._labels)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self._order = rng.permutation(n_images) if self.shuffle else np.arange(n_images)
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """The callback that calls `set_epoch` when `fit` begins an epoch, before Keras asks for its first batch."""
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.set_epoch(epoch))
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._labels) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch `index`: raw pixels (n, image_size, image_size, 3), float32, 0 to 255, and labels (n,), int32."""
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        if self._pixels is None:
+            pixels = _read_images([self.folder.paths[i] for i in chosen], self.image_size)
+        else:
+            pixels = self._pixels[chosen]
+        return pixels.astype(np.float32), self._labels[chosen]
+
+
+def _pillow() -> Any:
+    return extra("PIL.Image", "cli", "Reading images")
+
+
+def _decode(path: Path, at_least: int) -> Any:
+    """The upright RGB picture; a JPEG much larger than `at_least` pixels a side is decoded at 1/2, 1/4 or 1/8."""
+    with _pillow().open(path, formats=FORMATS) as picture:
+        picture.draft(None, (at_least, at_least))
+        extra("PIL.ImageOps", "cli", "Reading images").exif_transpose(picture, in_place=True)
+        return _as_rgb(picture)
+
+
+def _as_rgb(picture: Any) -> Any:
+    image = _pillow()
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
+        picture = image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = image.alpha_composite(image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _pillow().UnidentifiedImageError):
+        return "not a JPEG, PNG, BMP, GIF or WebP image"
+    return f"{type(error).__name__}: {error}".rstrip(".")
+
+
+def _read_images(paths: Sequence[Path], image_size: int) -> np.ndarray:
+    """Uint8 array (len(paths), image_size, image_size, 3), decoded several at a time; a broken file is an error."""
+    pixels = np.empty((len(paths), image_size, image_size, 3), np.uint8)
+
+    def fill(position: int) -> None:
+        pixels[position] = read_image(paths[position], image_size)
+
+    _in_threads(fill, range(len(paths)))
+    return pixels
+
+
+def _broken(paths: Sequence[Path]) -> dict[Path, str]:
+    """Path -> reason of the files that do not decode."""
+    bomb = _pillow().DecompressionBombWarning
+
+    def problem(path: Path) -> str | None:
+        try:
+            _decode(path, 1)
+        except Exception as error:
+            return _reason(error)
+        return None
+
+    with warnings.catch_warnings():  # around the pool, not in it: the filters are global
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", bomb)
+        reasons = _in_threads(problem, paths)
+    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+def _in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__MACOSX"))
+
+
+def _is_image(path: Path) -> bool:
+    looks_like_one = path.suffix.lower() in SUFFIXES and not _is_hidden(path)
+    return looks_like_one and (path.is_file() or path.is_symlink()) and not path.is_dir()
+
+
+def _existing_folder(folder: str | os.PathLike[str]) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(sentence("folder", "be the path of a folder", folder))
+    path = Path(folder)
+    if not path.is_dir():
+        remedy = "That is a file." if path.exists() else "There is nothing at that path."
+        raise ValueError(sentence("folder", "be an existing folder", str(folder), remedy))
+    return path
+
+
+def _class_folders(root: Path) -> dict[str, Path]:
+    """Class name -> sub-folder, sorted by name."""
+    folders: dict[str, Path] = {}
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and not _is_hidden(path):
+            name = unicodedata.normalize("NFC", path.name).strip()
+            remedy = f"{folders[name].name!r} is that class too: rename or merge." if name in folders else ""
+            if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
+                remedy = "Rename it."
+            if remedy:
+                raise ValueError(sentence("class_folder", "have a name of its own, in Unicode", path.name, remedy))
+            folders[name] = path
+    if not folders:
+        n_images = sum(_is_image(path) for path in root.iterdir())
+        remedy = f"Put its {n_images} photos into one sub-folder per class." if n_images else "It holds no sub-folder."
+        raise ValueError(sentence("folder", "hold one sub-folder per class", str(root), remedy))
+    return dict(sorted(folders.items()))
+
+
+def _check_classes(root: Path, found: list[str], known: list[str] | None) -> None:
+    """Raise if the sub-folders are not classes, or not those of the training."""
+    if known is not None:
+        for name in (name for name in found if name not in known):
+            remedy = f"{name!r} is not one of them. {did_you_mean(name, known)}"
+            raise ValueError(sentence("folder", "hold only classes of the training", str(root), remedy))
+    elif SPLIT_NAMES.issuperset(name.lower() for name in found):
+        remedy = f"{', '.join(map(repr, found))} are parts of a dataset, not classes: give one of them."
+        raise ValueError(sentence("folder", "hold one sub-folder per class", str(root), remedy))
+    elif len(found) == 1:
+        remedy = f"The only class is {found[0]!r}."
+        raise ValueError(sentence("folder", "hold at least two classes, one sub-folder each", str(root), remedy))
+
+
+def _first(texts: Sequence[str], separator: str) -> str:
+    """The first five, and how many more there are."""
+    return separator.join([*texts[:5], *([f"and {len(texts) - 5} more"] if len(texts) > 5 else [])])
+
+
+def _summary(skipped: Sequence[tuple[Path, str]]) -> str:
+    """A sentence that counts the skipped files and names the first five with their reasons."""
+    named = _first([f"{str(path)!r} ({reason})" for path, reason in skipped], "; ")
+    return f"{len(skipped)} image file{'s' * (len(skipped) > 1)} cannot be used: {named}." if skipped else ""

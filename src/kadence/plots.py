@@ -1,0 +1,177 @@
+"""Schedules and records -> matplotlib Axes. Nothing here calls show()."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kadence import _checks
+from kadence.records import RateRecord
+from kadence.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: A logarithmic axis ends this far below the lowest peak: a cosine's end is near 0.
+_DEPTH = 300.0
+
+
+def plot_schedule(schedule: Schedule, n_steps: int, ax: "Axes | None" = None) -> "Axes":
+    """Draw the rate of a schedule over the steps.
+
+    Args:
+        schedule: The `Schedule`.
+        n_steps: Number of optimizer steps to draw, from step 0. Integer >= 1.
+        ax: matplotlib Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If `n_steps` is not positive.
+
+    Example:
+        >>> ax = kadence.plot_schedule(kadence.WarmRestarts(1e-2, first_cycle_steps=100, cycle_mult=2), n_steps=700)
+    """
+    n_steps = _checks.integer("n_steps", n_steps, minimum=1, unit="in optimizer steps")
+    axes = _axes(ax)
+    axes.plot(np.arange(n_steps), schedule.sample(n_steps), linewidth=1.4)
+    axes.set_ylim(bottom=0.0)
+    return _finish(axes, "optimizer step", "learning rate")
+
+
+def plot_rates(record: RateRecord, ax: "Axes | None" = None) -> "Axes":
+    """Draw each group's learning rate over the steps, one line per group.
+
+    The axis of the rates is logarithmic where the groups' peaks differ by more than a factor of 10.
+
+    Args:
+        record: The `RateRecord`, from `RateRecorder.record` for example.
+        ax: matplotlib Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the record is empty.
+    """
+    if not len(record):
+        raise ValueError(_checks.sentence("record", "hold at least one step", record, "Pass it to `fit` first."))
+    axes = _axes(ax)
+    for name, rates in record.rates.items():
+        axes.plot(record.steps, rates, linewidth=1.4, label=name)
+    peaks = [peak for peak in (rates.max() for rates in record.rates.values()) if peak > 0.0]
+    if peaks and max(peaks) > 10 * min(peaks):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=min(peaks) / _DEPTH, top=max(peaks) * 2)
+    else:
+        axes.set_ylim(bottom=0.0)
+    if len(record.rates) <= 12:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return _finish(axes, "optimizer step", "learning rate")
+
+
+def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", ax: "Axes | None" = None) -> "Axes":
+    """Draw a metric over the epochs, in training and, where there is one, in validation.
+
+    Args:
+        history: Metric name -> value per epoch, such as `model.fit(...).history`.
+        metric: Name of the metric in training; `val_` in front names it in validation.
+        ax: matplotlib Axes to draw on; by default those of a new figure.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the history does not have the metric.
+    """
+    if metric not in history:
+        raise ValueError(_checks.sentence("metric", "be in the history", metric, _checks.did_you_mean(metric, history)))
+    axes = _axes(ax)
+    for key, label in ((metric, "train"), (f"val_{metric}", "validation")):
+        if key in history:
+            values = list(history[key])
+            axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3.5, linewidth=1.4, label=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return _finish(axes, "epoch", metric)
+
+
+def save_run_pictures(folder: Path, record: RateRecord, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write `rates.png`, the rates over the steps, and `curves.png`, loss and accuracy over the epochs.
+
+    Args:
+        folder: Where to write them; existing ones are replaced.
+        record: The `RateRecord` of the run.
+        rows: The history, a dict of metrics per epoch, with "loss" and "accuracy".
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    history = {name: [row[name] for row in rows] for name in rows[0]}
+    figure, (axes,) = _figure(1)
+    plot_rates(record, ax=axes)
+    save_figure(figure, folder / "rates.png")
+    figure, (left, right) = _figure(2)
+    plot_history(history, "loss", ax=left)
+    plot_history(history, "accuracy", ax=right)
+    save_figure(figure, folder / "curves.png")
+
+
+def save_schedule_picture(schedule: Schedule, n_steps: int, path: Path) -> None:
+    """Write a picture of a schedule as PNG.
+
+    Args:
+        schedule: The `Schedule`.
+        n_steps: Number of optimizer steps to draw. Integer >= 1.
+        path: File to write; an existing one is replaced.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure, (axes,) = _figure(1)
+    plot_schedule(schedule, n_steps, ax=axes)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Args:
+        figure: matplotlib Figure.
+        path: File to write; an existing one is replaced.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        figure.savefig(part, format="png", dpi=120)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _figure(n_axes: int) -> tuple[Any, list[Any]]:
+    """A figure that no window knows of, so that nothing has to be closed."""
+    figure = _checks.extra("matplotlib.figure", "plot", "Drawing").Figure(figsize=(4.5 * (n_axes + 1), 4.0))
+    figure.set_layout_engine("constrained")
+    return figure, [figure.add_subplot(1, n_axes, position + 1) for position in range(n_axes)]
+
+
+def _axes(ax: Any) -> Any:
+    _checks.extra("matplotlib", "plot", "Drawing")
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(8.0, 4.0), layout="constrained")[1]
+
+
+def _finish(ax: Any, xlabel: str, ylabel: str) -> Any:
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

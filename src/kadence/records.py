@@ -1,0 +1,141 @@
+"""Frozen records of what happened; JSON in and out."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kadence import _checks
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, then rename.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        text: Its content, written as UTF-8.
+
+    Raises:
+        OSError: If the file cannot be written; an existing one is then as it was.
+    """
+    target = Path(path)
+    part = target.with_name(target.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RateRecord:
+    """What every batch was trained with: the update it was part of, each group's rate, its loss.
+
+    Args:
+        steps: Optimizer updates done before the update that the batch was part of. Array of shape (n,), int64. With
+            gradient accumulation, the batches of an update share its step.
+        rates: Group name -> learning rate of that update. Arrays of shape (n,), float64.
+        losses: Loss of the batch, or of the batches of one `steps_per_execution`. Array of shape (n,), float64; NaN
+            where it is not known.
+
+    Raises:
+        ValueError: If the arrays do not have the same length.
+    """
+
+    steps: np.ndarray
+    rates: Mapping[str, np.ndarray]
+    losses: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", np.asarray(self.steps, np.int64))
+        object.__setattr__(self, "losses", np.asarray(self.losses, np.float64))
+        object.__setattr__(self, "rates", {name: np.asarray(rate, np.float64) for name, rate in self.rates.items()})
+        lengths = {len(self.steps), len(self.losses), *(len(rate) for rate in self.rates.values())}
+        if len(lengths) != 1:
+            raise ValueError(_checks.sentence("rates", "have arrays of one length", sorted(lengths)))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RateRecord) and self.to_json() == other.to_json()
+
+    def before(self, step: int) -> "RateRecord":
+        """The part of the record that lies before an update.
+
+        Args:
+            step: The first optimizer step that is left out. Integer >= 0.
+
+        Returns:
+            `RateRecord`.
+        """
+        kept = self.steps < step
+        return RateRecord(self.steps[kept], {name: rate[kept] for name, rate in self.rates.items()}, self.losses[kept])
+
+    def then(self, later: "RateRecord") -> "RateRecord":
+        """This record with another one, of the same groups, after it.
+
+        Args:
+            later: The record that follows.
+
+        Returns:
+            `RateRecord`.
+
+        Raises:
+            ValueError: If the groups differ.
+        """
+        if not len(self):
+            return later
+        if set(self.rates) != set(later.rates):
+            rule = f"have the groups {list(self.rates)}"
+            raise ValueError(_checks.sentence("later", rule, list(later.rates)))
+        return RateRecord(
+            np.concatenate([self.steps, later.steps]),
+            {name: np.concatenate([rate, later.rates[name]]) for name, rate in self.rates.items()},
+            np.concatenate([self.losses, later.losses]),
+        )
+
+    def to_json(self) -> str:
+        """The record as JSON text; a loss that is not finite becomes null."""
+        losses = [loss if math.isfinite(loss) else None for loss in self.losses.tolist()]
+        content = {
+            "kadence": "rates",
+            "version": 1,
+            "steps": self.steps.tolist(),
+            "rates": {name: rate.tolist() for name, rate in self.rates.items()},
+            "losses": losses,
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RateRecord":
+        """The record that `to_json` wrote.
+
+        Args:
+            text: Result of `to_json`.
+
+        Returns:
+            `RateRecord`.
+
+        Raises:
+            ValueError: If the text is not such a record.
+        """
+        rule = 'be JSON of a rate record, {"kadence": "rates", "version": 1, ...}'
+        try:
+            content: Any = json.loads(text)
+            if not isinstance(content, dict) or content.get("kadence") != "rates" or content.get("version") != 1:
+                raise ValueError(_checks.sentence("text", rule, text[:80]))
+            losses = [math.nan if loss is None else loss for loss in content["losses"]]
+            return cls(np.asarray(content["steps"], np.int64), content["rates"], np.asarray(losses, np.float64))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(_checks.sentence("text", rule, text[:80])) from error

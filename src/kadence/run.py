@@ -1,0 +1,229 @@
+"""Photos -> a fine-tuned classifier in a run folder: composes the other modules, computes nothing itself."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from kadence import _checks
+from kadence.batch_norm import recompute_batch_norm
+from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, save_model
+from kadence.classifier import build_classifier, rates_of
+from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
+from kadence.groups import LayerGroups
+from kadence.optimizer import DiscriminativeOptimizer
+from kadence.plots import save_run_pictures
+from kadence.records import RateRecord, write_text
+from kadence.schedules import Schedule, WarmRestarts
+from kadence.settings import FineTuneSettings
+
+
+@dataclass(frozen=True)
+class FineTuneRun:
+    """What came of a run.
+
+    Args:
+        folder: The run folder.
+        best_epoch: Number of the epoch that `model.keras` holds, from 1.
+        accuracy: Its validation accuracy, as `model.keras` gives it. Float in [0, 1].
+        seconds: Time of all finished epochs, in seconds.
+        groups: The layer groups.
+        rates: Their peak rates, one float per group.
+    """
+
+    folder: Path
+    best_epoch: int
+    accuracy: float
+    seconds: float
+    groups: LayerGroups
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Photos:
+    train: ImageFolder
+    validation: ImageFolder
+
+    def fingerprint(self) -> str:
+        """Digest of the names, labels and sizes of all photos."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation):
+            for path, label in zip(part.paths, part.labels, strict=True):
+                digest.update(f"{path.relative_to(part.folder)}\0{label}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def train_classifier(
+    settings: FineTuneSettings,
+    folder: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> FineTuneRun:
+    """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
+
+    The run folder then holds `model.keras` (the epoch with the best validation accuracy), `labels.json`, `run.json`,
+    `history.csv`, `rates.json`, `rates.png` and `curves.png`.
+
+    Args:
+        settings: The `FineTuneSettings`.
+        folder: Run folder to make, or to go on with.
+        resume: Whether to go on after the last finished epoch of `folder`.
+        callbacks: Further Keras callbacks.
+
+    Returns:
+        `FineTuneRun`.
+
+    Raises:
+        FileExistsError: If `folder` exists and `resume` is False.
+        FileNotFoundError: If `resume` is True and there is no run in `folder`.
+        ValueError: If the photos or the settings do not make a run, or a resumed run had other settings or photos.
+        LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
+    """
+    folder = Path(folder)
+    before = _check_folder(folder, resume)
+    keras.utils.set_random_seed(settings.seed)
+    photos = _load_photos(settings)
+    if before is not None:
+        _check_same_run(before, settings, photos)
+    batches = ImageBatches(photos.train, settings.image_size, settings.batch_size, shuffle=True, seed=settings.seed)
+    held_out = ImageBatches(photos.validation, settings.image_size, settings.batch_size, shuffle=False)
+    model, groups = build_classifier(settings, len(photos.train.class_names))
+    rates = rates_of(settings, groups)
+    schedule = settings.make_schedule(max(rates), len(batches))
+    model.compile(
+        DiscriminativeOptimizer(settings.make_optimizer(schedule), groups, learning_rates=rates),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
+    write_text(folder / "run.json", json.dumps(_description(settings, photos), ensure_ascii=False, indent=1))
+    recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
+    run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
+    with _pictures_afterwards(run, recorder):
+        model.fit(
+            batches,
+            validation_data=held_out,
+            epochs=settings.total_epochs(),
+            shuffle=False,
+            verbose=cast(Any, 0),
+            callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, run, *callbacks],
+        )
+    if settings.batch_norm == "train":
+        recompute_batch_norm(model, batches)
+        save_model(model, folder / "model.keras")
+        accuracy = float(model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"])
+    else:
+        accuracy = float((run.best or {})["val_accuracy"])
+    return FineTuneRun(
+        folder,
+        int((run.best or {})["epoch"]),
+        accuracy,
+        sum(row["seconds"] for row in run.rows),
+        groups,
+        tuple(rates),
+    )
+
+
+def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> None:
+    """Warn if a run would end within a cycle, and name the nearest budgets that do not.
+
+    Args:
+        schedule: The schedule; only `WarmRestarts` has cycles.
+        epochs: Length of the run, in epochs. Integer >= 1.
+        steps_per_epoch: Optimizer steps in an epoch. Integer >= 1.
+    """
+    if not isinstance(schedule, WarmRestarts):
+        return
+    n_steps = epochs * steps_per_epoch
+    if schedule.ends_with_cycle(n_steps):
+        return
+    before = next((e for e in range(epochs, 0, -1) if schedule.ends_with_cycle(e * steps_per_epoch)), None)
+    after = next((e for e in range(epochs, 20 * epochs + 20) if schedule.ends_with_cycle(e * steps_per_epoch)), None)
+    budgets = [f"{budget} epochs" for budget in (before, after) if budget is not None]
+    nearest = " and ".join(budgets) if budgets else "none of a whole number of epochs"
+    message = f"The run of {epochs} epochs ends in the middle of a cycle, at a high rate. Nearest budgets that do not: "
+    warnings.warn(message + nearest + ".", stacklevel=2)
+
+
+def _load_photos(settings: FineTuneSettings) -> _Photos:
+    train = scan_folder(settings.photos, strict=settings.strict)
+    if settings.validation is None:
+        return _Photos(*split_validation(train, settings.validation_fraction, settings.seed))
+    return _Photos(train, scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names))
+
+
+def _check_folder(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The description of the run to go on with, or None for a new run."""
+    description = folder / "run.json"
+    if resume:
+        if not description.is_file():
+            raise FileNotFoundError(
+                _checks.sentence(
+                    "out", "be the folder of a run, to resume it", str(folder), "Start it without --resume."
+                )
+            )
+        return json.loads(description.read_text(encoding="utf-8"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        remedy = "Choose another folder, or go on with that run with --resume."
+        raise FileExistsError(_checks.sentence("out", "be a new or empty folder", str(folder), remedy))
+    return None
+
+
+def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: _Photos) -> None:
+    now = _description(settings, photos)
+    changed = [
+        f"{name} was {before['settings'].get(name)!r}, is {value!r}"
+        for name, value in now["settings"].items()
+        if before["settings"].get(name) != value
+    ]
+    changed += [f"the {key} are others" for key in ("photos",) if before.get(key) != now[key]]
+    if changed:
+        raise ValueError(
+            _checks.sentence("resume", "go on with the same settings and photos", True, f"{'; '.join(changed)}.")
+        )
+
+
+def _description(settings: FineTuneSettings, photos: _Photos) -> dict[str, Any]:
+    return {
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+        "photos": {
+            "train": len(photos.train.paths),
+            "validation": len(photos.validation.paths),
+            "skipped": len(photos.train.skipped) + len(photos.validation.skipped),
+            "fingerprint": photos.fingerprint(),
+        },
+        "versions": {
+            "kadence": version("kadence"),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _previous_rates(folder: Path) -> RateRecord | None:
+    path = folder / "rates.json"
+    return RateRecord.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+@contextlib.contextmanager
+def _pictures_afterwards(run: RunFolder, recorder: RateRecorder) -> Iterator[None]:
+    """Draw what there is, also when training stopped early."""
+    try:
+        yield
+    finally:
+        if run.rows and len(recorder.record):
+            save_run_pictures(run.folder, recorder.record, run.rows)

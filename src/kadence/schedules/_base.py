@@ -1,0 +1,177 @@
+"""Schedule: a rate as a function of the step, the same on a backend tensor and in NumPy."""
+
+import sys
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import ops
+
+from kadence import _checks
+
+
+class ArrayOps(Protocol):
+    """The operations that a formula uses, on backend tensors or on NumPy arrays."""
+
+    def real(self, value: Any) -> Any:
+        """Integers as floating-point numbers."""
+        ...
+
+    def table(self, values: Any) -> Any:
+        """A constant array: integers stay integers."""
+        ...
+
+    def sin(self, x: Any) -> Any: ...
+    def expm1(self, x: Any) -> Any: ...
+    def log1p(self, x: Any) -> Any: ...
+    def where(self, condition: Any, x1: Any, x2: Any) -> Any: ...
+    def minimum(self, x1: Any, x2: Any) -> Any: ...
+    def maximum(self, x1: Any, x2: Any) -> Any: ...
+    def take(self, x: Any, indices: Any) -> Any: ...
+    def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any: ...
+
+
+class _NumPyOps:
+    def real(self, value: Any) -> Any:
+        return np.asarray(value, np.float64)
+
+    def table(self, values: Any) -> Any:
+        return np.asarray(values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+class _KerasOps:
+    def real(self, value: Any) -> Any:
+        return ops.cast(value, keras.config.floatx())
+
+    def table(self, values: Any) -> Any:
+        array = np.asarray(values)
+        return ops.convert_to_tensor(array, "int32" if array.dtype.kind == "i" else keras.config.floatx())
+
+    def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any:
+        # The tables are short: counting is one vector operation, where XLA's search is a loop.
+        below = ops.less_equal(sorted_sequence, values) if side == "right" else ops.less(sorted_sequence, values)
+        return ops.sum(ops.cast(below, "int32"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ops, name)
+
+
+_NUMPY: ArrayOps = _NumPyOps()  # type: ignore[assignment]
+_KERAS: ArrayOps = _KerasOps()  # type: ignore[assignment]
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate as a function of the optimizer step: exact, stateless, the same on every backend.
+
+    A subclass sets `lr_max` and `lr_min` in its constructor and defines `_formula` and `get_config`.
+
+    Attributes:
+        lr_max: The largest rate that the schedule gives. Float >= 0.
+        lr_min: The smallest rate that the schedule gives. Float >= 0.
+    """
+
+    lr_max: float
+    lr_min: float
+
+    def __call__(self, step: Any) -> Any:
+        """Rate at one step, as a scalar backend tensor of type `keras.config.floatx()`.
+
+        Args:
+            step: Optimizer updates done so far: integer, or scalar integer tensor or variable, 0 <= step < 2**31.
+        """
+        known = _known_step(step)
+        if known is not None:
+            known = _checks.integer("step", known, minimum=0, unit="in optimizer steps")
+            return ops.convert_to_tensor(float(self.at(known)), keras.config.floatx())
+        return self._formula(ops.cast(step, "int32"), _KERAS)
+
+    def sample(self, n_steps: int, start: int = 0) -> np.ndarray:
+        """Rates at the steps start, start + 1, ..., start + n_steps - 1, computed in NumPy.
+
+        Args:
+            n_steps: Number of optimizer steps. Integer >= 0.
+            start: First optimizer step. Integer >= 0.
+
+        Returns:
+            Array of shape (n_steps,), float64.
+
+        Raises:
+            ValueError: If `n_steps` or `start` is negative, or the last step is beyond 2**31 - 1.
+            TypeError: If either is not an integer.
+        """
+        start = _checks.integer("start", start, minimum=0, unit="in optimizer steps")
+        n_steps = _checks.integer("n_steps", n_steps, minimum=0, unit="in optimizer steps")
+        _checks.integer("start + n_steps", start + n_steps, minimum=0, unit="in optimizer steps")
+        return self.at(np.arange(start, start + n_steps, dtype=np.int64))
+
+    def at(self, steps: Any) -> np.ndarray:
+        """Rates at given steps, computed in NumPy.
+
+        Args:
+            steps: Optimizer steps. Integer array of any shape, 0 <= step < 2**31.
+
+        Returns:
+            Array of the shape of `steps`, float64.
+        """
+        steps = np.asarray(steps, np.int64)
+        return np.broadcast_to(np.asarray(self._formula(steps, _NUMPY), np.float64), steps.shape).copy()
+
+    def _formula(self, step: Any, xp: ArrayOps) -> Any:
+        """Rate at `step`, integers (a scalar tensor, or any NumPy array), with the operations of `xp`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `_formula`.")
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, from which Keras makes an equal schedule."""
+        raise NotImplementedError(f"{type(self).__name__} must define `get_config`.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
+
+
+def _known_step(step: Any) -> int | None:
+    """The step as an int where it is one already or costs nothing to read, else None.
+
+    PyTorch runs eagerly: on the CPU, one of its operations on a scalar costs as much as a whole formula in NumPy.
+    """
+    if isinstance(step, (int, np.integer)):
+        return int(step)
+    if keras.backend.backend() != "torch":
+        return None
+    torch = sys.modules["torch"]
+    tensor = step.value if isinstance(step, keras.Variable) else step
+    if torch.compiler.is_compiling() or not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+        return None
+    return int(tensor)
+
+
+def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
+    """Optimizer steps in a number of epochs, rounded to the nearest, halves up.
+
+    Args:
+        epochs: Time in epochs. Float >= 0; parts of an epoch count.
+        steps_per_epoch: Optimizer updates in one epoch: batches, divided by the gradient accumulation steps if any.
+            Integer >= 1.
+
+    Returns:
+        Integer number of optimizer steps.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If an argument is not a number.
+
+    Example:
+        >>> kadence.epochs_to_steps(1.5, steps_per_epoch=83)
+        125
+    """
+    epochs = _checks.number("epochs", epochs, minimum=0.0, unit="in epochs")
+    steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, minimum=1, unit="in optimizer steps")
+    return int(np.floor(epochs * steps_per_epoch + 0.5))

@@ -1,0 +1,130 @@
+"""What decides how a run goes: every setting of `kadence finetune`, checked, and what follows from them alone."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kadence import _checks
+from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts, epochs_to_steps
+
+#: Name -> maker of the optimizer, from a schedule and a weight decay (None for none).
+OPTIMIZERS: dict[str, Callable[[Any, float | None], Any]] = {
+    "adam": lambda rate, decay: keras.optimizers.Adam(rate, weight_decay=decay),
+    "adamw": lambda rate, decay: keras.optimizers.AdamW(rate, weight_decay=decay or 0.0),
+    "lion": lambda rate, decay: keras.optimizers.Lion(rate, weight_decay=decay),
+    "nadam": lambda rate, decay: keras.optimizers.Nadam(rate, weight_decay=decay),
+    "rmsprop": lambda rate, decay: keras.optimizers.RMSprop(rate, weight_decay=decay),
+    "sgd": lambda rate, decay: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay),
+}
+SCHEDULES = ("warm-restarts", "cosine", "constant")
+BATCH_NORM = ("frozen", "train")
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """Everything that decides how a run goes.
+
+    Args:
+        photos: Folder with one folder of photos per class.
+        validation: Folder of the same form to validate on, or None to hold out `validation_fraction` of `photos`.
+        validation_fraction: Share of each class that is held out. Float, 0 < fraction < 1.
+        backbone: Name of a pretrained backbone, from `backbone_names()`.
+        split: Names of the layers at which the next group begins; None for the backbone's default and the head.
+        rates: Peak learning rate of each group; 0 freezes the group's layers. None for 1e-5, 1e-4, 1e-3, ascending
+            to the head by factors of 10.
+        optimizer: One of "adam", "adamw", "lion", "nadam", "rmsprop", "sgd" (Nesterov momentum 0.9).
+        weight_decay: Decoupled weight decay, scaled by each group's rate. Float >= 0.
+        schedule: "warm-restarts", "cosine" or "constant".
+        first_cycle_epochs: Length of the first cycle of warm restarts, in epochs. Float > 0.
+        cycle_mult: Growth of the cycles. Float >= 1.
+        cycles: Number of cycles, unless `epochs` is given; it sets the length of the other schedules too. Integer >= 1.
+        epochs: Length of the run in epochs, or None for `cycles` cycles. Integer >= 1.
+        batch_size: Images in a batch. Integer >= 1.
+        image_size: Side of the images in pixels. Integer >= 32.
+        augment: Whether to flip, shift and zoom the photos at random in training.
+        batch_norm: "frozen" keeps the backbone's BatchNorm layers as they are; "train" trains them and computes their
+            statistics anew from the training photos at the end.
+        seed: Seed of weights, order, augmentation and dropout. Integer >= 0.
+        strict: Whether a broken photo is an error rather than left out with a warning.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+
+    photos: str
+    validation: str | None = None
+    validation_fraction: float = 0.2
+    backbone: str = "efficientnet_lite0"
+    split: tuple[str, ...] | None = None
+    rates: tuple[float, ...] | None = None
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    schedule: str = "warm-restarts"
+    first_cycle_epochs: float = 1.0
+    cycle_mult: float = 2.0
+    cycles: int = 3
+    epochs: int | None = None
+    batch_size: int = 32
+    image_size: int = 128
+    augment: bool = True
+    batch_norm: str = "frozen"
+    seed: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.number("validation_fraction", self.validation_fraction, above=0.0, maximum=0.999)
+        _checks.one_of("optimizer", self.optimizer, list(OPTIMIZERS))
+        _checks.one_of("schedule", self.schedule, SCHEDULES)
+        _checks.one_of("batch_norm", self.batch_norm, BATCH_NORM)
+        _checks.number("weight_decay", self.weight_decay, minimum=0.0)
+        _checks.number("first_cycle_epochs", self.first_cycle_epochs, above=0.0, unit="in epochs")
+        _checks.number("cycle_mult", self.cycle_mult, minimum=1.0)
+        _checks.integer("cycles", self.cycles, minimum=1, unit="a number of cycles")
+        if self.epochs is not None:
+            _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
+        _checks.integer("batch_size", self.batch_size, minimum=1, unit="in images")
+        _checks.integer("image_size", self.image_size, minimum=32, unit="in pixels")
+        _checks.integer("seed", self.seed, minimum=0, unit="a seed")
+        for rate in self.rates or ():
+            _checks.number("rates", rate, minimum=0.0)
+        if self.rates is not None and not any(self.rates):
+            raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
+
+    def total_epochs(self) -> int:
+        """Length of the run in whole epochs: `epochs`, or as many as hold `cycles` cycles."""
+        if self.epochs is not None:
+            return self.epochs
+        cycles = [self.first_cycle_epochs * self.cycle_mult**cycle for cycle in range(self.cycles)]
+        return max(1, math.ceil(round(sum(cycles), 6)))
+
+    def make_schedule(self, lr_max: float, steps_per_epoch: int) -> Schedule:
+        """The schedule of the base rate.
+
+        Args:
+            lr_max: Its peak. Float > 0.
+            steps_per_epoch: Optimizer steps in an epoch. Integer >= 1.
+
+        Returns:
+            `Schedule`.
+        """
+        if self.schedule == "constant":
+            return Constant(lr_max)
+        if self.schedule == "cosine":
+            return Cosine(lr_max, epochs_to_steps(self.total_epochs(), steps_per_epoch))
+        first_cycle_steps = max(1, epochs_to_steps(self.first_cycle_epochs, steps_per_epoch))
+        return WarmRestarts(lr_max, first_cycle_steps, self.cycle_mult)
+
+    def make_optimizer(self, schedule: Schedule) -> keras.optimizers.Optimizer:
+        """A new optimizer.
+
+        Args:
+            schedule: The schedule of its base rate.
+
+        Returns:
+            `keras.optimizers.Optimizer`.
+        """
+        return OPTIMIZERS[self.optimizer](schedule, self.weight_decay or None)

@@ -1,0 +1,34 @@
+"""One quiet, repeatable setting for every test: a backend, no screen, the same random numbers."""
+
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import hypothesis
+import keras
+import pytest
+
+# A deadline or a "too slow" would judge the machine; random examples would judge the day.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_report_header():
+    return f"backend: {keras.backend.backend()}, Keras {keras.__version__}"
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    """Seed every test alike, and give back what it may change for all the others."""
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
