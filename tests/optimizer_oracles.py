@@ -56,7 +56,7 @@ def branches():
     """out = sum of Dense(scale * x) over three layers: the gradients of mean(y * out) do not depend on the weights."""
     inputs = keras.Input((3,), dtype="float32")
     outs = [
-        keras.layers.Dense(2, name=name)(keras.layers.Rescaling(scale, dtype="float32")(inputs))
+        keras.layers.Dense(3, name=name)(keras.layers.Rescaling(scale, dtype="float32")(inputs))
         for name, scale in SCALES.items()
     ]
     return randomize(keras.Model(inputs, keras.layers.Add(dtype="float32")(outs)))
@@ -64,9 +64,9 @@ def branches():
 
 def chain():
     inputs = keras.Input((3,))
-    x = keras.layers.Dense(4, activation="tanh", name="low")(inputs)
-    x = keras.layers.Dense(4, activation="tanh", name="middle")(x)
-    return randomize(keras.Model(inputs, keras.layers.Dense(2, name="head")(x)))
+    x = keras.layers.Dense(3, activation="tanh", name="low")(inputs)
+    x = keras.layers.Dense(3, activation="tanh", name="middle")(x)
+    return randomize(keras.Model(inputs, keras.layers.Dense(3, name="head")(x)))
 
 
 def linear_loss(y, out):
@@ -84,7 +84,7 @@ def by_layer(model):
 
 def batches(n_batches, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(4 * n_batches, 3)).astype("float32"), rng.normal(size=(4 * n_batches, 2)).astype("float32")
+    return rng.normal(size=(4 * n_batches, 3)).astype("float32"), rng.normal(size=(4 * n_batches, 3)).astype("float32")
 
 
 def linear_gradients(x, y):

@@ -179,6 +179,35 @@ def test_sequence_has_a_least_length():
     assert _checks.sequence("at", [], "be a sequence", minimum_length=0) == []
 
 
+# boolean, increasing
+
+
+def test_boolean():
+    assert _checks.boolean("augment", True) is True
+    assert _checks.boolean("augment", False) is False
+    for value in (1, 0, None, "True", "", np.True_, []):
+        assert_rejects(lambda v: _checks.boolean("augment", v), "augment", value, TypeError)
+
+
+def increasing(values):
+    return _checks.increasing("at_steps", values, minimum=1, unit="in optimizer steps")
+
+
+@pytest.mark.parametrize("values", [[1, 2, 7], (1, 2, 7), np.array([1, 2, 7]), iter([1, 2, 7]), [np.int8(1), 2, 7]])
+def test_increasing_takes_integers_and_gives_a_list(values):
+    assert increasing(values) == [1, 2, 7]
+
+
+def test_increasing_refuses_other_orders_and_types():
+    for values in ([2, 2], [1, 3, 2]):
+        assert_rejects(increasing, "at_steps", values, ValueError)
+    for values in ("12", 3, None, {1: 2}):
+        assert_rejects(increasing, "at_steps", values, TypeError)
+    for value in NOT_INTEGERS:
+        assert_rejects(lambda v: increasing([1, v]), "at_steps", value, TypeError)
+    assert_rejects(lambda v: increasing([v, 1]), "at_steps", 0, ValueError)
+
+
 # closest, did_you_mean
 
 

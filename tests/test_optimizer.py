@@ -241,53 +241,61 @@ def make(name, rate=0.05, **arguments):
     return getattr(keras.optimizers, name)(rate, **arguments)
 
 
-def applied(optimizer, variables, gradients):
+def apply_all(optimizer, variables, gradients):
     """The values of the variables after the updates."""
-    optimizer.build(variables)
-    if BACKEND == "jax":  # compiled, as in fit: eager, JAX compiles every branch of an accumulation at each step
-        import jax
-
-        step = jax.jit(optimizer.stateless_apply)
-        weights, state = [v.value for v in variables], [v.value for v in optimizer.variables]
-        for grads in gradients:
-            weights, state = step(state, tensors(grads), weights)
-        for variable, value in zip([*variables, *optimizer.variables], [*weights, *state], strict=True):
-            variable.assign(value)
-    else:
-        for grads in gradients:
-            optimizer.apply(tensors(grads), variables)
+    for grads in gradients:
+        optimizer.apply(tensors(grads), variables)
     return all_values(variables)
 
 
-def plain_or_skip(name, optimizer, variables, gradients):
+def apply_compiled(optimizer, variables, gradients):
+    """As `apply_all`, but on JAX compiled as in fit: eager, each branch of an accumulation is compiled at each step."""
+    if BACKEND != "jax":
+        return apply_all(optimizer, variables, gradients)
+    import jax
+
+    optimizer.build(variables)
+    step = jax.jit(optimizer.stateless_apply)
+    weights, state = [v.value for v in variables], [v.value for v in optimizer.variables]
+    for grads in gradients:
+        weights, state = step(state, tensors(grads), weights)
+    for variable, value in zip([*variables, *optimizer.variables], [*weights, *state], strict=True):
+        variable.assign(value)
+    return all_values(variables)
+
+
+def plain_or_skip(name, call, *arguments):
     try:
-        return applied(optimizer, variables, gradients)
+        return call(*arguments)
     except AttributeError as error:  # Muon of Keras 3.12 on TensorFlow
         return pytest.skip(f"This Keras's own {name} fails here: {error}")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_groups_with_multiplier_1_equal_the_plain_optimizer_bit_for_bit(name):
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*((name, {"weight_decay": 0.1}) for name in NAMES), ("Nadam", EVERYTHING)],
+)
+def test_groups_with_multiplier_1_equal_the_plain_optimizer_bit_for_bit(name, arguments):
     model = chain()
     gradients = random_like(model.trainable_variables, seed=1, count=6)
-    plain = make(name, **EVERYTHING)
-    expected = plain_or_skip(name, plain, model.trainable_variables, gradients)
+    plain = make(name, **arguments)
+    expected = plain_or_skip(name, apply_compiled, plain, model.trainable_variables, gradients)
     model = chain()
-    optimizer = DiscriminativeOptimizer(make(name, **EVERYTHING), three_groups(model), [1.0, 1, np.float32(1.0)])
-    assert_same(applied(optimizer, model.trainable_variables, gradients), expected)
+    optimizer = DiscriminativeOptimizer(make(name, **arguments), three_groups(model), [1.0, 1, np.float32(1.0)])
+    assert_same(apply_compiled(optimizer, model.trainable_variables, gradients), expected)
     # Nor does it need more state than two scalars.
     assert_same(all_values(optimizer.variables[2:]), all_values(plain.variables))
     assert [tuple(v.shape) for v in optimizer.variables[:2]] == [(), ()]
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("Adam", {}), ("AdamW", EVERYTHING), ("Nadam", {"clipnorm": 1.0})])
+@pytest.mark.parametrize(("name", "arguments"), [("Adam", {}), ("AdamW", EVERYTHING)])
 def test_fit_with_multiplier_1_equals_the_plain_optimizer_bit_for_bit(name, arguments):
     x, y = batches(5)
     results = []
     for n_groups in (0, 1, 3):
         model = chain()
         # Where gradients are accumulated, a schedule counts updates with groups and batches without.
-        optimizer = make(name, RESTARTS if "gradient_accumulation_steps" not in arguments else 0.05, **arguments)
+        optimizer = make(name, 0.05 if arguments else RESTARTS, **arguments)
         if n_groups:
             optimizer = DiscriminativeOptimizer(optimizer, kadence.split_evenly(model, n_groups), [1.0] * n_groups)
         losses = fit(model, optimizer, x, y, loss="mse", epochs=2).history["loss"]
@@ -302,16 +310,54 @@ def test_each_group_equals_a_plain_optimizer_with_its_rate_on_its_variables_only
     multipliers = {"low": 0.125, "middle": 1.0, "head": 2.0}  # powers of 2: float32 holds the rate exactly
     arguments = {"weight_decay": 0.1, "clipnorm": 1.0}
     model = chain()
-    gradients = random_like(model.trainable_variables, seed=2, count=4)
+    gradients = random_like(model.trainable_variables, seed=2, count=3)
     expected = []
     for i, (layer, factor) in enumerate(multipliers.items()):
         own = [grads[2 * i : 2 * i + 2] for grads in gradients]
         plain = make(name, 0.05 * factor, **arguments)
-        expected += plain_or_skip(name, plain, model.get_layer(layer).trainable_variables, own)
+        expected += plain_or_skip(name, apply_all, plain, model.get_layer(layer).trainable_variables, own)
     model = chain()
     optimizer = DiscriminativeOptimizer(make(name, **arguments), three_groups(model), list(multipliers.values()))
-    for got, want in zip(applied(optimizer, model.trainable_variables, gradients), expected, strict=True):
+    for got, want in zip(apply_all(optimizer, model.trainable_variables, gradients), expected, strict=True):
         np.testing.assert_allclose(got, want, 1e-6, 1e-7)
+
+
+def hyperparameters(optimizer):
+    """Those of an optimizer that can be scheduled."""
+    left_out = ("learning_rate", "loss_scale_factor", "ema_momentum")
+    found = {name: value for name, value in optimizer.get_config().items() if isinstance(value, float) and value > 0}
+    return {name: value for name, value in found.items() if name not in left_out}
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_a_scheduled_clip(name, clip):
+    model = chain()
+    gradients = random_like(model.trainable_variables, seed=4, count=2)
+    expected = apply_compiled(make(name, **{clip: 0.5}), model.trainable_variables, gradients)
+    model = chain()
+    schedules = {clip: kadence.join([kadence.Constant(0.5), kadence.Constant(0.1)], at_steps=[100])}
+    inner = make(name, **{clip: 0.5})
+    optimizer = DiscriminativeOptimizer(inner, three_groups(model), [1, 1, 1], schedules=schedules)
+    for got, want in zip(apply_compiled(optimizer, model.trainable_variables, gradients), expected, strict=True):
+        np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyperparameters_on_a_constant_schedule_are_as_without_one(name):
+    model = chain()
+    gradients = random_like(model.trainable_variables, seed=4, count=2)
+    arguments = {"weight_decay": 0.1, **({"momentum": 0.9} if name == "RMSprop" else {})}
+    plain = make(name, **arguments)
+    scheduled = hyperparameters(plain)
+    expected = plain_or_skip(name, apply_compiled, plain, model.trainable_variables, gradients)
+    model = chain()
+    schedules = {key: kadence.Constant(value) for key, value in scheduled.items()}
+    inner = make(name, **arguments)
+    optimizer = DiscriminativeOptimizer(inner, three_groups(model), [1, 1, 1], schedules=schedules)
+    for got, want in zip(apply_compiled(optimizer, model.trainable_variables, gradients), expected, strict=True):
+        np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+    assert hyperparameters(inner) == scheduled
 
 
 def test_an_embedding_whose_gradient_is_sparse():

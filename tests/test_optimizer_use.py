@@ -73,8 +73,8 @@ class TwoTowers(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.idle = keras.layers.Dense(2, name="idle")
-        self.busy = keras.layers.Dense(2, name="busy")
+        self.idle = keras.layers.Dense(3, name="idle")
+        self.busy = keras.layers.Dense(3, name="busy")
 
     def call(self, inputs):
         self.idle(inputs)
@@ -261,8 +261,34 @@ def test_a_rate_can_become_a_schedule_before_training():
     optimizer.learning_rate = kadence.Constant(0.5)
     optimizer.build(model.trainable_variables)
     assert optimizer.learning_rates == pytest.approx({"low": 0.05, "middle": 0.5, "head": 0.5})
-    with pytest.raises(TypeError, match="not settable"):
+
+
+def test_setting_the_rate_of_a_schedule_scales_it_from_there_on():
+    model = branches()
+    optimizer = sgd_groups(model, RESTARTS, [0.01, 0.5, 1.0])
+    gradients = batch_gradients(*batches(STEPS))
+    rates = RESTARTS.sample(STEPS) * [1.0, 1.0, 0.25, 0.25, 0.25]
+    expected = oracle(sgd, by_layer(model), gradients, {"low": rates * 0.01, "middle": rates * 0.5, "head": rates})
+    apply_to_layers(optimizer, model, gradients[:2])
+    optimizer.learning_rate = RESTARTS.at(2) * 0.25
+    apply_to_layers(optimizer, model, gradients[2:])
+    assert_close(model, expected)
+    assert optimizer.learning_rates["head"] == pytest.approx(RESTARTS.at(STEPS) * 0.25)
+
+
+def test_setting_the_rate_where_the_schedule_is_0():
+    """No factor changes 0; a callback that sets the rate to what it read, 0, must not undo an earlier factor."""
+    model = chain()
+    optimizer = sgd_groups(model, kadence.warmup(kadence.Constant(0.4), warmup_steps=1))
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(1)
+    optimizer.learning_rate = 0.1
+    optimizer.iterations.assign(0)
+    with pytest.raises(ValueError, match=r"`learning_rate` must be 0 at step 0.*learning_rate=0\.1"):
         optimizer.learning_rate = 0.1
+    optimizer.learning_rate = optimizer.learning_rate
+    optimizer.iterations.assign(1)
+    assert float(values(optimizer.learning_rate)) == pytest.approx(0.1)
 
 
 def test_the_largest_of_the_rates_becomes_the_base():
@@ -433,7 +459,9 @@ def train_and_save(out):
     model = branches()
     inner = keras.optimizers.AdamW(RESTARTS, weight_decay=0.3, clipnorm=1e9)
     x, y = batches(STEPS)
-    fit(model, DiscriminativeOptimizer(inner, three_groups(model), MULTIPLIERS), x, y)
+    schedules = {"weight_decay": kadence.Constant(0.3)}
+    fit(model, DiscriminativeOptimizer(inner, three_groups(model), MULTIPLIERS, schedules=schedules), x, y)
+    assert inner.weight_decay == 0.3
     np.savez(out, *all_values(model.trainable_variables))
 
 
@@ -558,7 +586,7 @@ def test_groups_of_another_model_are_an_error_before_training():
 def test_a_layer_that_is_new_since_the_split_is_an_error_before_training():
     model = chain()
     groups = three_groups(model)
-    larger = keras.Sequential([model, keras.layers.Dense(2, name="extra")])
+    larger = keras.Sequential([model, keras.layers.Dense(3, name="extra")])
     larger.build((None, 3))
     x, y = batches(1)
     with pytest.raises(ValueError, match=r"(?s)`groups` must hold.*In no group: .*extra.*kernel"):
@@ -581,3 +609,109 @@ def test_apply_without_variables_needs_a_built_optimizer():
     optimizer = sgd_groups(chain())
     with pytest.raises(ValueError, match="must already be built"):
         optimizer.apply([ops.ones((3, 4))])
+
+
+# Schedules of other hyperparameters, weight decay by group, plateau beside schedule.
+
+SCHEDULED = [
+    (keras.optimizers.SGD, {"momentum": 0.9}),
+    (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    (keras.optimizers.RMSprop, {"momentum": 0.5}),
+    (keras.optimizers.Adam, {"beta_1": 0.9}),
+    (keras.optimizers.AdamW, {"weight_decay": 0.1}),
+    (keras.optimizers.Lion, {"beta_2": 0.99}),
+]
+
+
+@pytest.mark.parametrize(("cls", "arguments"), SCHEDULED, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_scheduled_hyperparameter_equals_setting_it_before_each_update(cls, arguments):
+    name, constant = next(iter(arguments.items()))
+    falling = kadence.Linear(constant, constant / 2, n_steps=4)
+    model, plain_model = chain(), chain()
+    optimizer = DiscriminativeOptimizer(
+        cls(0.1, **arguments), three_groups(model), [1.0, 1.0, 1.0], schedules={name: falling}
+    )
+    plain = cls(0.1, **arguments)
+    plain.build(plain_model.trainable_variables)
+    for step in range(5):
+        setattr(plain, name, float(falling.at(step)))
+        apply_ones(plain, plain_model)
+        apply_ones(optimizer, model)
+    assert_close_values(all_values(model.trainable_variables), all_values(plain_model.trainable_variables))
+    assert getattr(optimizer.inner_optimizer, name) == constant
+
+
+def assert_close_values(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_scheduled_momentum_applies_in_the_compiled_step():
+    x, y = batches(4)
+    ends = []
+    for momentum in (
+        kadence.Constant(0.9),
+        kadence.join([kadence.Constant(0.9), kadence.Constant(1e-6)], at_steps=[2]),
+    ):
+        model = chain()
+        inner = keras.optimizers.SGD(0.01, momentum=0.9)
+        schedules = {"momentum": momentum}
+        fit(model, DiscriminativeOptimizer(inner, three_groups(model), [1, 1, 1], schedules=schedules), x, y, "mse")
+        ends.append(all_values(model.trainable_variables))
+    assert any(not np.allclose(one, other, rtol=1e-4) for one, other in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("inner", "schedules", "error", "message"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), {"momentum": kadence.Constant(0.5)}, ValueError, "`momentum` must be > 0"),
+        (lambda: keras.optimizers.Adam(0.1), {"beta1": kadence.Constant(0.5)}, ValueError, "Did you mean 'beta_1'"),
+        (lambda: keras.optimizers.Adam(0.1), {"beta_1": 0.5}, TypeError, "'beta_1' is not a kadence.Schedule"),
+        (lambda: keras.optimizers.Adam(0.1), [0.5], TypeError, "`schedules` must map hyperparameters"),
+        (lambda: keras.optimizers.Adam(0.1), {"learning_rate": kadence.Constant(1.0)}, ValueError, "`schedules` must"),
+    ],
+)
+def test_bad_hyperparameter_schedules(inner, schedules, error, message):
+    model = chain()
+    with pytest.raises(error, match=message):
+        DiscriminativeOptimizer(inner(), three_groups(model), [1, 1, 1], schedules=schedules)
+
+
+def test_weight_decay_has_a_factor_per_group_and_leaves_names_alone():
+    model = chain()
+    inner = keras.optimizers.SGD(0.5, weight_decay=0.1)
+    optimizer = DiscriminativeOptimizer(
+        inner, three_groups(model), [1.0, 1.0, 0.5], weight_decay_multipliers=[0.0, 2.0, 1.0], no_weight_decay=["bias"]
+    )
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer.apply([ops.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    kept = {path: values(v).mean() for path, v in zip(range(6), model.trainable_variables, strict=True)}
+    assert kept == pytest.approx({0: 1.0, 1: 1.0, 2: 1 - 0.5 * 0.1 * 2, 3: 1.0, 4: 1 - 0.25 * 0.1, 5: 1.0}, rel=1e-6)
+    config = optimizer.get_config()
+    assert (config["weight_decay_multipliers"], config["no_weight_decay"]) == ([0.0, 2.0, 1.0], ["bias"])
+
+
+def test_plateau_works_beside_a_schedule_and_keeps_the_ratios(tmp_path):
+    x, y = batches(4)
+    model = chain()
+    schedule = kadence.WarmRestarts(0.1, first_cycle_steps=5, cycle_mult=2)
+    optimizer = DiscriminativeOptimizer(keras.optimizers.SGD(schedule), three_groups(model), [0.01, 0.1, 1.0])
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=0, min_delta=1e9)
+    recorder = kadence.RateRecorder()
+    fit(model, optimizer, x, y, "mse", epochs=3, callbacks=[recorder, plateau])
+    factors = np.repeat([1.0, 1.0, 0.5], 4)
+    np.testing.assert_allclose(recorder.record.rates["head"], schedule.sample(12) * factors, rtol=1e-5)
+    np.testing.assert_allclose(recorder.record.rates["low"], schedule.sample(12) * factors * 0.01, rtol=1e-5)
+    assert optimizer.learning_rates["head"] == pytest.approx(float(schedule.at(12)) * 0.25, rel=1e-5)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.optimizer.learning_rates == pytest.approx(optimizer.learning_rates)
+
+
+def test_a_schedule_at_zero_cannot_be_scaled():
+    model = chain()
+    optimizer = sgd_groups(model, kadence.Constant(0.0), [1.0, 1.0, 1.0])
+    optimizer.learning_rate = 0.0
+    with pytest.raises(ValueError, match="`learning_rate` must be 0 at step 0"):
+        optimizer.learning_rate = 0.1

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 #: Steps are 32-bit integers on every backend: JAX has no others unless it is told.
 MAX_STEPS = 2**31 - 1
 
@@ -32,12 +34,12 @@ def integer(name: str, value: Any, *, minimum: int, unit: str, maximum: int = MA
         if maximum == MAX_STEPS
         else f"be an integer from {minimum} to {maximum}, {unit}"
     )
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(sentence(name, rule, value))
     try:
         result = operator.index(value)
     except TypeError:
         raise TypeError(sentence(name, rule, value)) from None
-    if isinstance(value, bool):
-        raise TypeError(sentence(name, rule, value))
     if not minimum <= result <= maximum:
         above = f"The largest step Kadence counts is 2**31 - 1 = {MAX_STEPS}." if result > MAX_STEPS else ""
         raise ValueError(sentence(name, rule, value, above))
@@ -58,10 +60,10 @@ def number(
     bounds += [f">= {minimum:g}"] if minimum > -math.inf else []
     bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
     rule = " ".join(["be a finite number", " and ".join(bounds)]).strip() + (f", {unit}" if unit else "")
-    if isinstance(value, (str, bytes, bool)) or value is None:
+    if isinstance(value, (str, bytes, bool, np.bool_)) or value is None:
         raise TypeError(sentence(name, rule, value))
     try:
-        result = float(value)
+        result = float(value) + 0.0  # -0.0 becomes 0.0: equal numbers have one form
     except (TypeError, ValueError):
         raise TypeError(sentence(name, rule, value)) from None
     except OverflowError:

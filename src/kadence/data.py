@@ -42,7 +42,14 @@ class ImageFolder:
     skipped: tuple[tuple[Path, str], ...] = ()
 
     def select(self, positions: Iterable[int]) -> "ImageFolder":
-        """The images at `positions` (integers from 0 to len(paths) - 1), in that order, with nothing in `skipped`."""
+        """Some of the images, in a given order, with nothing in `skipped`.
+
+        Args:
+            positions: Indices into `paths`. Integers from 0 to len(paths) - 1.
+
+        Returns:
+            `ImageFolder`.
+        """
         chosen = [(self.paths[i], self.labels[i]) for i in positions]
         return replace(
             self, paths=tuple(path for path, _ in chosen), labels=tuple(label for _, label in chosen), skipped=()

@@ -1,112 +1,23 @@
 """Layer groups and any Keras optimizer -> one optimizer with one learning rate per group."""
 
-import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._updates import (
+    GroupSettings,
+    KerasSchedule,
+    UpdatesByGroup,
+    as_number,
+    ungrouped_config,
+    update_by_group,
+)
 from kadence.groups import LayerGroups
 from kadence.schedules import Schedule
-
-KerasSchedule = keras.optimizers.schedules.LearningRateSchedule
-_MixinBase: Any = keras.optimizers.Optimizer if TYPE_CHECKING else object
-
-
-def as_number(value: Any) -> float:
-    """A scalar tensor or variable as a Python number.
-
-    Args:
-        value: Scalar of any backend.
-
-    Returns:
-        Python number.
-    """
-    return np.asarray(keras.ops.convert_to_numpy(value)).item()
-
-
-class _Rates:
-    """Which group a variable is in, and the group's factor on the base rate: a number or a schedule."""
-
-    def __init__(self, multipliers: Sequence[float | Schedule]):
-        self.multipliers = tuple(multipliers)
-        self.group_of: dict[Any, int] = {}
-
-    def at(self, base: Any, step: Any) -> list[Any]:
-        """The rate of every group for one update, as backend tensors; a factor of 1 leaves `base` as it is."""
-        factors = [factor(step) if isinstance(factor, Schedule) else factor for factor in self.multipliers]
-        return [base if isinstance(factor, float) and factor == 1.0 else base * factor for factor in factors]
-
-
-class _UpdatesByGroup(_MixinBase):
-    """Mixin over a Keras optimizer class: the same update, with the rate of the variable's group.
-
-    Keras updates one variable at a time in `update_step`, except on PyTorch, where `_parallel_update_step` takes a
-    list that shares a rate; weight decay asks the optimizer for its current rate. Those are the three places.
-    """
-
-    _group_rates: _Rates
-    _rates_now: Any = None
-    _group_now: int | None = None
-
-    def _group(self, variable: Any) -> int:
-        return self._group_rates.group_of[self._var_key(variable)]
-
-    def _by_group(self, *lists: Sequence[Any]) -> list[tuple[int, list[list[Any]]]]:
-        """`lists`, of which the last holds variables, cut into the groups that have any."""
-        members: dict[int, list[tuple[Any, ...]]] = {}
-        for row in zip(*lists, strict=True):
-            members.setdefault(self._group(row[-1]), []).append(row)
-        return [(group, [list(column) for column in zip(*rows, strict=True)]) for group, rows in members.items()]
-
-    def _get_current_learning_rate(self) -> Any:
-        if self._group_now is not None:
-            if self._rates_now is None:
-                self._rates_now = self._group_rates.at(self._base_rate(), self.iterations)
-            return self._rates_now[self._group_now]
-        return self._base_rate()
-
-    def _base_rate(self) -> Any:
-        if isinstance(self._learning_rate, KerasSchedule):
-            # Keras passes the count of micro-batches here; a schedule counts updates.
-            return self._learning_rate(self.iterations)
-        return super()._get_current_learning_rate()
-
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        try:
-            for group, (members,) in self._by_group([v for v in variables if self._use_weight_decay(v)]):
-                self._group_now = group
-                super()._apply_weight_decay(members)
-        finally:
-            self._group_now = self._rates_now = None
-
-    def _backend_update_step(
-        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
-    ) -> None:
-        self._rates_now = self._group_rates.at(learning_rate, self.iterations)
-        try:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
-        finally:
-            self._rates_now = None
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        super().update_step(gradient, variable, self._rates_now[self._group(variable)])
-
-    def _parallel_update_step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
-        # Nadam advances this product, which all variables share, in every call: it must advance once.
-        shared = getattr(self, "_u_product", None)
-        before = None if shared is None else shared.value.clone()
-        for group, (gradients, members) in self._by_group(grads, variables):
-            if shared is not None:
-                shared.assign(before)
-            super()._parallel_update_step(gradients, members, self._rates_now[group])
-
-
-@functools.cache
-def _grouped_class(cls: type) -> type:
-    return type(cls.__name__, (_UpdatesByGroup, cls), {"__module__": __name__, "_ungrouped": cls})
 
 
 @keras.saving.register_keras_serializable(package="kadence")
@@ -116,6 +27,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
     The rate of a variable is `learning_rate * multiplier(group)`, at every step; absolute weight decay scales with it.
     There is one optimizer state, one `iterations`, one global clip norm, one gradient accumulator and one loss scale.
     `learning_rate` is the base rate with its Keras meaning: callbacks that read or set it work, and keep the ratios.
+    Where the base rate is a schedule, setting it sets a factor on the schedule from there on, so that ReduceLROnPlateau
+    works beside a schedule.
     A schedule is evaluated at `iterations`, the number of updates; micro-batches of gradient accumulation do not count.
     A model saved with it goes on training after `keras.saving.load_model`, once `kadence` is imported.
 
@@ -126,6 +39,12 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         lr_multipliers: Factor on the base rate, one per group: floats >= 0, or `Schedule`s of the optimizer step.
         learning_rates: Instead of `lr_multipliers`, the peak rate of each group: floats >= 0, one of them > 0. The base
             rate becomes the largest, or stays the `lr_max` of the optimizer's `Schedule`.
+        schedules: Name of a hyperparameter of the optimizer, such as "momentum", "beta_1" or "weight_decay" -> its
+            `Schedule` of the optimizer step, which applies in the compiled step. The optimizer's own value of it has to
+            be > 0.
+        weight_decay_multipliers: Factor on the weight decay, one per group: floats >= 0. None for 1.
+        no_weight_decay: Names of the variables that weight decay leaves alone, such as ["bias", "gamma", "beta"]; a
+            variable is left alone if its name contains one of them.
         name: Name of the optimizer. String or None.
 
     Raises:
@@ -152,22 +71,40 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         lr_multipliers: Sequence[float | Schedule] | None = None,
         *,
         learning_rates: Sequence[float] | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
+        weight_decay_multipliers: Sequence[float] | None = None,
+        no_weight_decay: Sequence[str] = (),
         name: str | None = None,
     ):
         _check_inner(optimizer)
         if not isinstance(groups, LayerGroups):
             raise TypeError(_checks.sentence("groups", "be LayerGroups, from `kadence.split` for example", groups))
         if (lr_multipliers is None) == (learning_rates is None):
-            received = {"lr_multipliers": lr_multipliers, "learning_rates": learning_rates}
+            received = {
+                "lr_multipliers": lr_multipliers,
+                "learning_rates": learning_rates,
+            }
             rule = "be exactly one of the two, `lr_multipliers` or `learning_rates`"
             raise ValueError(_checks.sentence("rates", rule, received))
         if lr_multipliers is not None:
             multipliers = _check_multipliers(lr_multipliers, groups)
         else:
             multipliers = _multipliers_of_rates(optimizer, _check_rates(learning_rates, groups))
-        super().__init__(learning_rate=0.0, name=name)
-        optimizer._group_rates = _Rates(multipliers)
-        optimizer.__class__ = _grouped_class(type(optimizer))
+        decay = [1.0] * len(groups) if weight_decay_multipliers is None else weight_decay_multipliers
+        settings = GroupSettings(
+            multipliers,
+            [
+                _checks.number("weight_decay_multipliers", factor, minimum=0.0)
+                for factor in _one_per_group("weight_decay_multipliers", decay, groups)
+            ],
+            _check_schedules(schedules or {}, optimizer),
+        )
+        names = _check_names(no_weight_decay)
+        super().__init__(learning_rate=1.0, name=name)
+        self._no_weight_decay = tuple(names)
+        # The base class's own rate, which nothing uses, is the factor on a schedule.
+        settings.rate_factor = self._learning_rate
+        update_by_group(optimizer, settings)
         self.inner_optimizer: Any = optimizer
         self._groups = groups
 
@@ -179,24 +116,37 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
     @property
     def lr_multipliers(self) -> tuple[float | Schedule, ...]:
         """Factor on the base rate, one per group."""
-        return self.inner_optimizer._group_rates.multipliers
+        return self.inner_optimizer._group_settings.multipliers
 
     @property
     def learning_rates(self) -> dict[str, float]:
         """Group name -> the rate of the next update, as a float."""
-        rates = self.inner_optimizer._group_rates.at(self.learning_rate, self.iterations)
-        return {name: as_number(rate) for name, rate in zip(self._groups.names, rates, strict=True)}
+        base = as_number(self.learning_rate)
+        factors = [as_number(f(self.iterations)) if isinstance(f, Schedule) else f for f in self.lr_multipliers]
+        return {name: base * factor for name, factor in zip(self._groups.names, factors, strict=True)}
 
     # What Keras reads and sets on an optimizer is the inner optimizer's.
 
     @property
     def learning_rate(self) -> Any:
-        """The base rate: a variable that can be assigned, or the schedule's rate at the current update."""
+        """The base rate: a variable, or the schedule's rate at the current update; both can be assigned."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
-        self.inner_optimizer.learning_rate = learning_rate
+        schedule = self.inner_optimizer._learning_rate
+        if isinstance(learning_rate, KerasSchedule) or not isinstance(schedule, KerasSchedule):
+            self._learning_rate.assign(1.0)
+            self.inner_optimizer.learning_rate = learning_rate
+            return
+        wanted, scheduled = (
+            as_number(learning_rate),
+            as_number(schedule(self.iterations)),
+        )
+        if scheduled == 0.0 and wanted != 0.0:
+            rule = f"be 0 at step {int(as_number(self.iterations))}, where the schedule is 0 and no factor changes it"
+            raise ValueError(_checks.sentence("learning_rate", rule, wanted))
+        self._learning_rate.assign(wanted / scheduled if scheduled else 1.0)
 
     @property
     def iterations(self) -> Any:
@@ -205,7 +155,7 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """All state: two unused scalars of the Keras base class, then the inner optimizer's variables."""
+        """All state: two scalars, one of them the factor on a schedule, then the inner optimizer's variables."""
         return self._variables + self.inner_optimizer.variables
 
     @property
@@ -219,9 +169,34 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         if "inner_optimizer" in self.__dict__:
             self.inner_optimizer.loss_scale_factor = value
 
+    @property
+    def _model_variables_moving_average(self) -> list[Any]:
+        """The inner optimizer's average of the weights, where Keras's SwapEMAWeights looks for it."""
+        return self.inner_optimizer._model_variables_moving_average
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all state.
+
+        Args:
+            weights: Arrays, one for each of `variables`.
+        """
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
     def scale_loss(self, loss: Any) -> Any:
         """The loss times the static loss scale, as Keras defines it."""
         return self.inner_optimizer.scale_loss(loss)
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[keras.Variable] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Exclude variables from weight decay, as in Keras, which does not save it; `no_weight_decay` is saved.
+
+        Args:
+            var_list: Variables to leave alone.
+            var_names: Parts of the names of variables to leave alone.
+        """
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the state, and check that each of `variables` is in exactly one group.
@@ -238,7 +213,9 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         self._groups = self._groups.bind(variables)
         index_of = {id(weight): index for index, group in enumerate(self._groups) for weight in group.weights}
         inner = self.inner_optimizer
-        inner._group_rates.group_of = {inner._var_key(v): index_of[id(v)] for v in variables}
+        inner._group_settings.group_of = {inner._var_key(v): index_of[id(v)] for v in variables}
+        if self._no_weight_decay:
+            inner.exclude_from_weight_decay(var_names=[re.escape(name) for name in self._no_weight_decay])
         inner.build(variables)
         super().build(variables)
 
@@ -263,26 +240,32 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.finalize_variable_values(var_list)
 
     def save_own_variables(self, store: Any) -> None:
-        """Nothing: Keras saves the inner optimizer beside this one.
+        """Save the factor on a schedule; Keras saves the inner optimizer beside this one.
 
         Args:
             store: Where Keras keeps the state.
         """
+        store["rate_factor"] = np.asarray(as_number(self._learning_rate), np.float32)
 
     def load_own_variables(self, store: Any) -> None:
-        """Nothing: Keras loads the inner optimizer beside this one.
+        """Load the factor on a schedule; Keras loads the inner optimizer beside this one.
 
         Args:
             store: Where Keras keeps the state.
         """
+        self._learning_rate.assign(np.asarray(store["rate_factor"]).item())
 
     def get_config(self) -> dict[str, Any]:
-        """Everything but the state: inner optimizer, groups, multipliers."""
+        """Everything but the state: inner optimizer, groups, multipliers, schedules."""
+        settings = self.inner_optimizer._group_settings
         return {
             "name": self.name,
-            "inner_optimizer": _inner_config(self.inner_optimizer),
+            "inner_optimizer": ungrouped_config(self.inner_optimizer),
             "groups": self._groups.get_config(self._trainable_variables if self.built else None),
-            "lr_multipliers": keras.saving.serialize_keras_object(list(self.lr_multipliers)),
+            "lr_multipliers": keras.saving.serialize_keras_object(list(settings.multipliers)),
+            "schedules": keras.saving.serialize_keras_object(settings.schedules),
+            "weight_decay_multipliers": list(settings.decay_multipliers),
+            "no_weight_decay": list(self._no_weight_decay),
         }
 
     @classmethod
@@ -298,9 +281,19 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         Returns:
             `DiscriminativeOptimizer`, not built.
         """
-        optimizer = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects=custom_objects)
-        multipliers = keras.saving.deserialize_keras_object(config["lr_multipliers"], custom_objects=custom_objects)
-        return cls(optimizer, LayerGroups.from_config(config["groups"]), multipliers, name=config["name"])
+        revived = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("inner_optimizer", "lr_multipliers", "schedules")
+        }
+        return cls(
+            revived["inner_optimizer"],
+            LayerGroups.from_config(config["groups"]),
+            revived["lr_multipliers"],
+            schedules=revived["schedules"],
+            weight_decay_multipliers=config["weight_decay_multipliers"],
+            no_weight_decay=config["no_weight_decay"],
+            name=config["name"],
+        )
 
 
 def innermost(optimizer: Any) -> Any:
@@ -317,30 +310,45 @@ def innermost(optimizer: Any) -> Any:
     return optimizer
 
 
-def sample_rates(optimizer: Any, n_steps: int, start: int = 0, base_rate: float | None = None) -> dict[str, np.ndarray]:
+def rate_scale(optimizer: Any) -> float:
+    """What callbacks set, as a number: the base rate where it is a variable, else the factor on the schedule.
+
+    Args:
+        optimizer: Any Keras optimizer, wrapped or not.
+
+    Returns:
+        Float.
+    """
+    inner = innermost(optimizer)
+    if not isinstance(inner._learning_rate, KerasSchedule):
+        return as_number(inner.learning_rate)
+    return as_number(inner._group_settings.rate_factor) if isinstance(inner, UpdatesByGroup) else 1.0
+
+
+def sample_rates(optimizer: Any, n_steps: int, start: int = 0, scale: float | None = None) -> dict[str, np.ndarray]:
     """Every group's rate at the updates start, ..., start + n_steps - 1, in NumPy.
 
     Args:
         optimizer: Any Keras optimizer, wrapped or not; one without groups has the single group "all".
         n_steps: Number of optimizer updates. Integer >= 0.
         start: First update, counted in optimizer steps. Integer >= 0.
-        base_rate: Rate to take where the base rate is a variable; by default its present value. Float >= 0.
+        scale: What to take for `rate_scale(optimizer)`; by default its present value.
 
     Returns:
         Dict of group name to array of shape (n_steps,), float64.
     """
     inner = innermost(optimizer)
     rate = inner._learning_rate
+    grouped = isinstance(inner, UpdatesByGroup)
     # Without groups, Keras passes the count of micro-batches to a schedule.
-    micro = 1 if isinstance(inner, _UpdatesByGroup) else inner.gradient_accumulation_steps or 1
+    micro = 1 if grouped else inner.gradient_accumulation_steps or 1
     steps = (start + np.arange(n_steps)) * micro + micro - 1
+    base = np.ones(n_steps, np.float64)
     if isinstance(rate, Schedule):
         base = rate.at(steps)
     elif isinstance(rate, KerasSchedule):
         base = np.array([as_number(rate(step)) for step in steps.tolist()], np.float64)
-    else:
-        present = as_number(inner.learning_rate) if base_rate is None else base_rate
-        base = np.full(n_steps, present, np.float64)
+    base = base * (rate_scale(optimizer) if scale is None else scale)
     while not isinstance(optimizer, DiscriminativeOptimizer):
         if optimizer is inner:
             return {"all": base}
@@ -357,12 +365,22 @@ def _check_inner(optimizer: Any) -> None:
     if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
         remedy = "Put it around the DiscriminativeOptimizer instead." if hasattr(optimizer, "inner_optimizer") else ""
         raise TypeError(
-            _checks.sentence("optimizer", "not be a wrapper of optimizers", type(optimizer).__name__, remedy)
+            _checks.sentence(
+                "optimizer",
+                "not be a wrapper of optimizers",
+                type(optimizer).__name__,
+                remedy,
+            )
         )
-    if optimizer.built or isinstance(optimizer, _UpdatesByGroup):
+    if optimizer.built or isinstance(optimizer, UpdatesByGroup):
         fact = "built" if optimizer.built else "in another DiscriminativeOptimizer"
         raise ValueError(
-            _checks.sentence("optimizer", f"be new; this one is {fact}", optimizer.name, "Make a new one.")
+            _checks.sentence(
+                "optimizer",
+                f"be new; this one is {fact}",
+                optimizer.name,
+                "Make a new one.",
+            )
         )
 
 
@@ -393,6 +411,9 @@ def _multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]
     """Ratios of the peak rates to the base rate, which becomes the largest where it is a variable."""
     schedule = optimizer._learning_rate
     if isinstance(schedule, Schedule):
+        if schedule.lr_max == 0.0:
+            rule = "come with a schedule whose peak, its lr_max, is > 0"
+            raise ValueError(_checks.sentence("learning_rates", rule, list(rates), f"The schedule is {schedule!r}."))
         return [rate / schedule.lr_max for rate in rates]
     if callable(schedule) and not isinstance(schedule, keras.Variable):
         rule = "come with a rate that is a number or a kadence.Schedule, whose peak is known"
@@ -402,15 +423,39 @@ def _multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]
     return [rate / max(rates) for rate in rates]
 
 
-def _inner_config(optimizer: Any) -> dict[str, Any]:
-    """Keras's serialized form under the class that the user named, which any backend can load."""
-    cls = type(optimizer)._ungrouped
-    while cls.__module__.startswith("keras.src.backend."):
-        cls = next(base for base in cls.__mro__[1:] if base.__name__ == cls.__name__)
-    exported = getattr(keras.optimizers, cls.__name__, None) is cls
-    return {
-        "module": "keras.optimizers" if exported else cls.__module__,
-        "class_name": cls.__name__,
-        "config": keras.saving.serialize_keras_object(optimizer.get_config()),
-        "registered_name": None if exported else keras.saving.get_registered_name(cls),
-    }
+def _check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
+    rule = "map hyperparameters of the optimizer to schedules"
+    if not isinstance(schedules, Mapping):
+        raise TypeError(_checks.sentence("schedules", rule, schedules))
+    if not schedules:
+        return {}
+    known = [
+        name
+        for name, value in optimizer.get_config().items()
+        if isinstance(value, float) and name not in ("learning_rate", "loss_scale_factor", "ema_momentum")
+    ]
+    for name, schedule in schedules.items():
+        if not isinstance(schedule, Schedule):
+            raise TypeError(
+                _checks.sentence(
+                    "schedules",
+                    rule,
+                    dict(schedules),
+                    f"{name!r} is not a kadence.Schedule.",
+                )
+            )
+        if name not in [*known, "momentum", "weight_decay"] or not hasattr(optimizer, name):
+            remedy = _checks.did_you_mean(str(name), known)
+            raise ValueError(_checks.sentence("schedules", rule, dict(schedules), remedy))
+        if not getattr(optimizer, name):
+            remedy = f"Give the optimizer a `{name}` > 0: without it, it keeps no state for it."
+            raise ValueError(_checks.sentence(name, "be > 0 to be scheduled", getattr(optimizer, name), remedy))
+    return dict(schedules)
+
+
+def _check_names(names: Any) -> list[str]:
+    rule = "be a sequence of names of variables, such as 'bias'"
+    items = _checks.sequence("no_weight_decay", names, rule, minimum_length=0)
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError(_checks.sentence("no_weight_decay", rule, names))
+    return items

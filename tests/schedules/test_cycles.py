@@ -1,4 +1,4 @@
-"""Warm restarts against exact arithmetic: the cycle, the position in it, the rate, on every step that could be wrong.
+"""Cycles against exact arithmetic: the cycle, the position in it, the rate, on every step that could be wrong.
 
 The oracle knows only the sentence of the docstring: cycle i lasts `first_cycle_steps * cycle_mult**i` steps, rounded to
 the nearest integer, halves up, `cycle_mult` being the decimal number that one writes. It uses integers alone.
@@ -7,6 +7,7 @@ A rate alone cannot show every position: near a peak the curve is flat, and a st
 float32 can hold. So the place is compared as integers, cycle and position, and the rate besides.
 """
 
+import inspect
 import itertools
 import math
 from fractions import Fraction
@@ -20,8 +21,7 @@ from evaluate import BACKEND, MAX, array, floatx, formula, over, rates, tensor, 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kadence import WarmRestarts
-from kadence.schedules import _base
+from kadence.schedules import Cyclical, WarmRestarts, _base
 
 MULTS = ["1", "1.1", "1.25", "1.5", "2", "3"]
 TOLERANCE = 1e-6
@@ -92,10 +92,8 @@ def closed_form(schedule, where):
 
 
 def wrong_places(place, where):
-    """How many steps have a wrong cycle or position; `place` is (cycle, fraction of the cycle that is left)."""
-    cycles, left = place
-    error = left * where.lengths - (where.lengths - where.positions)
-    return int(np.sum((cycles != where.cycles) | ~(np.abs(error) < 1e-3)))
+    """How many steps have a wrong cycle or position; `place` is the two."""
+    return int(np.sum((place[0] != where.cycles) | (place[1] != where.positions)))
 
 
 def wrong_rates(found, schedule, where):
@@ -104,32 +102,25 @@ def wrong_rates(found, schedule, where):
 
 
 def place_in_numpy(schedule, steps):
-    return schedule._place(steps, _base._NUMPY)
+    return schedule._count(steps, _base._NUMPY)[:2]
 
 
 def place_and_rate(schedule, steps):
-    """Cycle, fraction left and rate on the backend, compiled where it compiles.
-
-    The fraction is in float64, which can hold every position; the integer operations before it are the same.
-    """
+    """Cycle, position and rate on the backend, compiled where it compiles."""
 
     def at(step):
-        with floatx("float32"):
-            rate = formula(schedule)(step)
-        return *schedule._place(step, _base._KERAS), rate
+        return *schedule._count(step, _base._KERAS)[:2], formula(schedule)(step)
 
-    with floatx("float64"):
-        cycles, left, rate = over(at, steps, ("int32", "float64", "float32"))
-    assert left.dtype == "float64"
-    assert rate.dtype == "float32"
-    return (cycles, left), rate
+    *place, rate = over(at, steps, ("int32", "int32", "float32"))
+    assert [column.dtype for column in (*place, rate)] == ["int32", "int32", "float32"]
+    return place, rate
 
 
 def test_the_oracle_agrees_with_cycles_counted_by_hand():
     assert list(growing_cycles(10, "2", 69)) == [(0, 0, 10), (1, 10, 20), (2, 30, 40)]
     # 1, 1.5, 2.25, 3.375, 5.0625: the half goes up.
     assert list(growing_cycles(1, "1.5", 10)) == [(0, 0, 1), (1, 1, 2), (2, 3, 2), (3, 5, 3), (4, 8, 5)]
-    # 5 * 1.1 is 5.5 exactly, and 5.500000000000001 in floating point; 45 * 1.1 is 49.5, and 49.50000000000001.
+    # 5, 5.5, 6.05.
     assert [length for _, _, length in growing_cycles(5, "1.1", 12)] == [5, 6, 6]
 
 
@@ -147,8 +138,8 @@ class _Late(WarmRestarts):
 
     shift = 1
 
-    def _place(self, step, xp):
-        return super()._place(step - self.shift, xp)
+    def _count(self, step, xp):
+        return super()._count(step - self.shift, xp)
 
 
 class _Early(_Late):
@@ -221,7 +212,6 @@ def test_the_backend_is_exact_for_every_first_cycle(mult):
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize(("first", "mult"), [(7, "1"), (10, "1.1"), (400, "2")])
 def test_rates_are_exact_in_the_backends_own_setting(first, mult, compiled):
-    """Without the float64 that the places need."""
     where = boundaries(first, mult)
     schedule = WarmRestarts(0.1, first, float(mult), lr_min=1e-5, peak_decay=0.9)
     found = rates(schedule, where.steps, compiled=compiled)
@@ -310,9 +300,10 @@ def test_the_tensor_formula_gives_the_same_rate_eagerly(schedule):
 
 
 def exactly(first, mult, step):
-    """(cycle, fraction left) at `step`, in exact arithmetic, of cycles of any length."""
+    """(cycle, position, rate for a peak of 0.1) at `step`; a cycle may be of any length."""
     cycle, start, length = list(growing_cycles(first, mult, step))[-1]
-    return cycle, float(Fraction(length - (step - start), length))
+    left = float(Fraction(length - (step - start), length))
+    return cycle, step - start, 0.1 * math.sin(math.pi / 2 * left) ** 2
 
 
 HUGE = [
@@ -335,20 +326,20 @@ def huge_steps(first, mult):
 @pytest.mark.parametrize(("first", "mult"), HUGE)
 def test_a_cycle_may_be_longer_than_the_run(first, mult):
     schedule = WarmRestarts(0.1, first, float(mult))
-    for step in huge_steps(first, mult):
-        cycle, left = exactly(first, mult, step)
-        found_cycle, found_left = schedule._place(np.int64(step), _base._NUMPY)
-        assert int(found_cycle) == cycle
-        assert float(found_left) == pytest.approx(left, rel=1e-12)
-        assert float(schedule.at(step)) == pytest.approx(0.1 * math.sin(math.pi / 2 * left) ** 2, rel=TOLERANCE)
+    steps = huge_steps(first, mult)
+    for step in steps:
+        cycle, position, rate = exactly(first, mult, step)
+        assert tuple(map(int, place_in_numpy(schedule, np.int64(step)))) == (cycle, position)
+        assert float(schedule.at(step)) == pytest.approx(rate, rel=1e-12)
 
 
 @pytest.mark.parametrize(("first", "mult"), HUGE)
 def test_a_cycle_may_be_longer_than_the_run_on_the_backend(first, mult):
-    schedule = WarmRestarts(0.1, first, float(mult))
     steps = huge_steps(first, mult)
-    expected = [0.1 * math.sin(math.pi / 2 * exactly(first, mult, step)[1]) ** 2 for step in steps]
-    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=TOLERANCE)
+    cycles, positions, expected = zip(*(exactly(first, mult, step) for step in steps), strict=True)
+    place, rate = place_and_rate(WarmRestarts(0.1, first, float(mult)), steps)
+    assert [column.tolist() for column in place] == [[*cycles], [*positions]]
+    np.testing.assert_allclose(rate, expected, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("mult", [1.000001, 1.0000001, 1 + 1e-9, math.nextafter(1, 2)])
@@ -442,26 +433,18 @@ def test_equals_pytorch(first, mult, lr_min):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="two backends in one process")
-@pytest.mark.parametrize(
-    ("mult", "peak_decay", "lr_min"), [(1, 1.0, 0.0), (2, 1.0, 0.01), (3, 0.5, 0.0), (1, 0.9, 0.03)]
-)
-def test_equals_optax(mult, peak_decay, lr_min):
+@pytest.mark.parametrize("mult", [1, 2, 3])
+@pytest.mark.parametrize(("peak_decay", "lr_min"), [(1.0, 0.0), (1.0, 0.01), (0.5, 0.0), (0.9, 0.03)])
+def test_equals_a_join_of_optax_cosines(mult, peak_decay, lr_min):
     optax = pytest.importorskip("optax")
-    cycles = [
-        {
-            "init_value": 0.1 * peak_decay**cycle,
-            "peak_value": 0.1 * peak_decay**cycle,
-            "warmup_steps": 1,
-            "decay_steps": 10 * mult**cycle,
-            "end_value": lr_min,
-        }
-        for cycle in range(4)
+    peaks, lengths = 0.1 * peak_decay ** np.arange(4), 10 * mult ** np.arange(4)
+    pieces = [
+        optax.cosine_decay_schedule(peak, length, alpha=lr_min / peak)
+        for peak, length in zip(peaks.tolist(), lengths.tolist(), strict=True)
     ]
-    steps = np.arange(10 * sum(mult**cycle for cycle in range(4)))
-    pieces = [optax.cosine_decay_schedule(c["peak_value"], c["decay_steps"], lr_min / c["peak_value"]) for c in cycles]
+    steps = np.arange(lengths.sum())
     with floatx("float64"):
-        joined = optax.join_schedules(pieces, np.cumsum([c["decay_steps"] for c in cycles])[:-1])
-        expected = np.asarray(joined(array(tensor(steps, "int64"))))
+        expected = array(optax.join_schedules(pieces, np.cumsum(lengths)[:-1].tolist())(tensor(steps, "int64")))
     found = WarmRestarts(0.1, 10, mult, lr_min, peak_decay).at(steps)
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=1e-17)
 
@@ -511,6 +494,50 @@ def test_cycle_ends_of_the_longest_run(mult):
     assert WarmRestarts(0.1, MAX, float(mult)).cycle_ends(MAX - 1) == []
 
 
+# A warm-up in every cycle, and the speed of time
+
+
+def warm_rate(schedule, step):
+    """The definition of a cycle that rises for its first steps."""
+    cycle, start, length = list(growing_cycles(schedule.first_cycle_steps, repr(schedule.cycle_mult), step))[-1]
+    peak = max(schedule.lr_max * schedule.peak_decay**cycle, schedule.lr_min)
+    position, rise = step - start, schedule.warmup_steps
+    if position < rise:
+        height = position / rise
+    else:
+        done, left = (position - rise) / (length - rise), (length - position) / (length - rise)
+        log_done = math.log1p(-left) if done > 0.5 else math.log(done) if done else -math.inf
+        height = math.sin(math.pi / 2 * -math.expm1(schedule.k_decay * log_done)) ** 2
+    return schedule.lr_min + (peak - schedule.lr_min) * height
+
+
+@pytest.mark.parametrize(("warmup_steps", "k"), [(0, 0.5), (0, 1.5), (0, 10), (1, 1), (9, 1), (4, 0.3), (4, 3)])
+@pytest.mark.parametrize(("mult", "lr_min", "peak_decay"), [(1.1, 0.0, 1.0), (2, 0.004, 0.5)])
+def test_warmup_and_k_decay(warmup_steps, k, mult, lr_min, peak_decay):
+    schedule = WarmRestarts(0.1, 10, mult, lr_min, peak_decay, warmup_steps, k)
+    steps = [*range(80), 10**6, 10**6 + 1, 123_456_789, MAX - 1, MAX]
+    expected = [warm_rate(schedule, step) for step in steps]
+    np.testing.assert_allclose(schedule.at(steps), expected, rtol=1e-11)
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=2e-6, atol=1e-37)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="two backends in one process")
+@pytest.mark.parametrize("mult", [1, 2])
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+def test_equals_optax_sgdr(mult, warmup_steps):
+    optax = pytest.importorskip("optax")
+    lengths = (10 * mult ** np.arange(4)).tolist()
+    cycles = [
+        {"init_value": 0.02, "peak_value": 0.1, "warmup_steps": warmup_steps, "decay_steps": length, "end_value": 0.02}
+        for length in lengths
+    ]
+    steps = np.arange(sum(lengths))
+    with floatx("float64"):
+        expected = array(optax.sgdr_schedule(cycles)(tensor(steps, "int64")))
+    found = WarmRestarts(0.1, 10, mult, 0.02, warmup_steps=warmup_steps).at(steps)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
 # Arguments
 
 
@@ -520,6 +547,8 @@ def test_bad_arguments():
     assert_number(lambda v: WarmRestarts(0.1, 10, v), "cycle_mult", out_of_range=(0, 0.999, -2))
     assert_number(lambda v: WarmRestarts(0.1, 10, lr_min=v), "lr_min", out_of_range=(-1e-9, -1))
     assert_number(lambda v: WarmRestarts(0.1, 10, peak_decay=v), "peak_decay", out_of_range=(0, -0.5, 1.0001, 2))
+    assert_integer(lambda v: WarmRestarts(0.1, 10, warmup_steps=v), "warmup_steps", minimum=0)
+    assert_number(lambda v: WarmRestarts(0.1, 10, k_decay=v), "k_decay", out_of_range=(0, -1))
     assert_integer(WarmRestarts(0.1, 10).cycle_ends, "n_steps", minimum=0)
 
 
@@ -527,6 +556,12 @@ def test_bad_arguments():
 def test_the_peak_is_above_the_floor(lr_min):
     with pytest.raises(ValueError, match=r"`lr_max` must be > lr_min, which is .*\. Received: lr_max=0\.1\."):
         WarmRestarts(0.1, 10, lr_min=lr_min)
+
+
+@pytest.mark.parametrize("warmup_steps", [10, 11])
+def test_the_warmup_leaves_a_step_of_the_first_cycle(warmup_steps):
+    with pytest.raises(ValueError, match=rf"`warmup_steps` must be < first_cycle_steps, .*warmup_steps={warmup_steps}"):
+        WarmRestarts(0.1, 10, warmup_steps=warmup_steps)
 
 
 def test_integers_are_numbers():
@@ -549,15 +584,19 @@ growths = st.one_of(st.floats(1.001, 10), st.just(1), st.floats(1.001), anything
     mult=growths,
     lr_min=rates_and_more,
     peak_decay=st.one_of(st.floats(0, 1), anything),
+    warmup_steps=st.one_of(st.just(0), st.integers(0, 20), anything),
+    k_decay=st.one_of(st.just(1), st.floats(0.01, 100), anything),
     steps=st.lists(st.integers(0, MAX), min_size=1),
 )
-def test_any_arguments_make_a_schedule_or_a_clear_error(lr_max, first, mult, lr_min, peak_decay, steps):
+def test_any_arguments_make_a_schedule_or_a_clear_error(
+    lr_max, first, mult, lr_min, peak_decay, warmup_steps, k_decay, steps
+):
     assume(not (isinstance(mult, (int, float, Fraction)) and 1 < mult < 1.001))
     try:
-        schedule = WarmRestarts(lr_max, first, mult, lr_min, peak_decay)
+        schedule = WarmRestarts(lr_max, first, mult, lr_min, peak_decay, warmup_steps, k_decay)
     except (TypeError, ValueError) as error:
         assert "Received: " in str(error)  # noqa: PT017
-        assert str(error).split("`")[1] in ("lr_max", "first_cycle_steps", "cycle_mult", "lr_min", "peak_decay")  # noqa: PT017
+        assert str(error).split("`")[1] in inspect.signature(WarmRestarts).parameters  # noqa: PT017
         return
     found = schedule.at(steps)
     assert np.all(np.isfinite(found))
@@ -574,7 +613,94 @@ valid = {
 
 @given(**valid)
 def test_the_place_is_exact_for_any_growth(first, mult, step):
-    cycle, left = WarmRestarts(0.1, first, float(mult))._place(np.int64(step), _base._NUMPY)
-    expected_cycle, expected_left = exactly(first, mult, step)
-    assert int(cycle) == expected_cycle
-    assert float(left) == pytest.approx(expected_left, rel=1e-14)
+    schedule = WarmRestarts(0.1, first, float(mult))
+    cycle, position, rate = exactly(first, mult, step)
+    assert tuple(map(int, place_in_numpy(schedule, np.int64(step)))) == (cycle, position)
+    assert float(schedule.at(step)) == pytest.approx(rate, rel=1e-12)
+
+
+# Cyclical
+
+
+def triangle(schedule, step):
+    """The definition, in exact arithmetic as far as it goes."""
+    cycle, position = divmod(step, schedule.up_steps + schedule.down_steps)
+    if position <= schedule.up_steps:
+        height = Fraction(position, schedule.up_steps)
+    else:
+        height = Fraction(schedule.up_steps + schedule.down_steps - position, schedule.down_steps)
+    amplitude = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": schedule.gamma**step}[schedule.mode]
+    return schedule.lr_min + (schedule.lr_max - schedule.lr_min) * float(height) * amplitude
+
+
+TRIANGLES = [
+    Cyclical(0.1, 1),
+    Cyclical(0.1, 4, lr_min=0.02),
+    Cyclical(0.1, 4, down_steps=1),
+    Cyclical(0.1, 3, 0.001, 7, mode="triangular2"),
+    Cyclical(0.1, 100, 1e-4, mode="exp_range", gamma=0.999),
+    Cyclical(0.1, 2**24 + 1, down_steps=5),
+    Cyclical(0.1, 2**30 - 1, down_steps=2**30 - 2),
+]
+
+
+@pytest.mark.parametrize("schedule", TRIANGLES, ids=repr)
+def test_cyclical(schedule):
+    length = schedule.up_steps + schedule.down_steps
+    corners = [cycle * length + corner for cycle in (0, 1, 2, MAX // length) for corner in (0, schedule.up_steps)]
+    near = {corner + shift for corner in [*corners, MAX] for shift in (-2, -1, 0, 1, 2)}
+    steps = sorted(step for step in near if 0 <= step <= MAX)
+    expected = [triangle(schedule, step) for step in steps]
+    np.testing.assert_allclose(schedule.at(steps), expected, rtol=1e-12)
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=2e-6, atol=1e-37)
+
+
+def test_the_longest_triangle():
+    """A length of 2**31 is no int32: two sides of 2**30 are right, or refused."""
+    try:
+        schedule = Cyclical(0.1, 2**30)
+    except ValueError:
+        schedule = Cyclical(0.1, 2**30 - 1)
+    up = schedule.up_steps
+    steps = [0, 1, up - 1, up, up + 1, MAX - 1, MAX]
+    expected = [triangle(schedule, step) for step in steps]
+    np.testing.assert_allclose(schedule.at(steps), expected, rtol=1e-12)
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=TOLERANCE)
+
+
+def test_cyclical_down_steps_are_those_up_if_not_given():
+    assert Cyclical(0.1, 4) == Cyclical(0.1, 4, down_steps=4)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="two backends in one process")
+@pytest.mark.parametrize(
+    ("mode", "gamma", "down_steps"), [("triangular", 1.0, 8), ("triangular2", 1.0, 3), ("exp_range", 0.99, 8)]
+)
+def test_cyclical_equals_pytorch(mode, gamma, down_steps):
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    peer = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, 0.01, 0.1, 8, down_steps, mode=mode, gamma=gamma, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(100):
+        expected += peer.get_last_lr()
+        optimizer.step()
+        peer.step()
+    found = Cyclical(0.1, 8, 0.01, down_steps, mode, gamma).sample(100)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_cyclical_checks_its_arguments():
+    assert_number(lambda v: Cyclical(v, 10), "lr_max", out_of_range=(0, -0.1))
+    assert_integer(lambda v: Cyclical(0.1, v), "up_steps", minimum=1)
+    assert_number(lambda v: Cyclical(0.1, 10, v), "lr_min", out_of_range=(-1e-9,))
+    assert_number(lambda v: Cyclical(0.1, 10, gamma=v), "gamma", out_of_range=(0, -1, 1.01))
+    for value in (0, -1, 2**31):
+        with pytest.raises(ValueError, match=f"`down_steps` must be an integer from 1 .* Received: down_steps={value}"):
+            Cyclical(0.1, 10, down_steps=value)
+    with pytest.raises(ValueError, match=r"`mode` must be one of 'triangular'.* Received: mode='triangle'\. Did you"):
+        Cyclical(0.1, 10, mode="triangle")
+    with pytest.raises(TypeError, match=r"`mode` must be one of .* Received: mode=None"):
+        Cyclical(0.1, 10, mode=None)

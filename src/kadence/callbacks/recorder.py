@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence.optimizer import KerasSchedule, as_number, innermost, sample_rates
+from kadence._updates import as_number
+from kadence.optimizer import innermost, rate_scale, sample_rates
 from kadence.records import RateRecord, write_text
 
 
@@ -68,7 +69,7 @@ class RateRecorder(keras.callbacks.Callback):
         """Start an epoch without batches."""
         self._epoch = epoch
         self._means: dict[int, float] = {}
-        self._base_rates: dict[int, float] = {}
+        self._scales: dict[int, float] = {}
         self._start: int | None = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -76,11 +77,9 @@ class RateRecorder(keras.callbacks.Callback):
         if self._start is not None and not self.every_batch:
             return
         self._optimizer = self.model.optimizer
-        optimizer = innermost(self._optimizer)
         if self._start is None:
-            self._start = int(as_number(optimizer._iterations))
-        if not isinstance(optimizer._learning_rate, KerasSchedule):
-            self._base_rates[batch] = as_number(optimizer.learning_rate)
+            self._start = int(as_number(innermost(self._optimizer)._iterations))
+        self._scales[batch] = rate_scale(self._optimizer)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the running mean of the loss."""
@@ -90,8 +89,7 @@ class RateRecorder(keras.callbacks.Callback):
 
     def _not_finite(self, batch: int) -> str:
         step = ((self._start or 0) + batch) // (innermost(self._optimizer).gradient_accumulation_steps or 1)
-        base = next(iter(self._base_rates.values()), None)
-        rates = sample_rates(self._optimizer, 1, step, base_rate=base)
+        rates = sample_rates(self._optimizer, 1, step, scale=next(iter(self._scales.values())))
         shown = ", ".join(f"{name} {rate[0]:.3g}" for name, rate in rates.items())
         where = f"at optimizer step {step} (epoch {self._epoch + 1}, batch {batch + 1}), with learning rates {shown}"
         remedy = "Lower the rates, or look for bad labels and empty pictures."
@@ -107,7 +105,7 @@ class RateRecorder(keras.callbacks.Callback):
             self._resumed = True
         part = self._epoch_record(self._start)
         self.record = self.record.then(part)
-        if logs is not None:
+        if logs is not None and len(part):
             logs.update({f"learning_rate_{name}": float(rate[-1]) for name, rate in part.rates.items()})
         if self.path is not None:
             write_text(self.path, self.record.to_json())
@@ -118,18 +116,18 @@ class RateRecorder(keras.callbacks.Callback):
         losses = losses_of_means(self._means)
         # Where a loss scale skipped batches, fewer updates were done: the first batches are the ones it skips.
         done = int(as_number(inner._iterations)) - start
-        losses = losses[len(losses) - done :]
-        steps = (start + np.arange(done)) // (inner.gradient_accumulation_steps or 1)
-        first, n_updates = int(steps[0]), int(steps[-1] - steps[0]) + 1
-        base = next(iter(self._base_rates.values()), None)
-        rates = {
-            name: rate[steps - first]
-            for name, rate in sample_rates(optimizer, n_updates, first, base_rate=base).items()
-        }
-        if self.every_batch and base:
-            read = np.array([self._base_rates[max(b for b in self._base_rates if b <= i)] for i in range(len(steps))])
-            rates = {name: rate / base * read for name, rate in rates.items()}
-        return RateRecord(steps, rates, losses)
+        batches = np.arange(len(losses))[len(losses) - done :]
+        steps = (start + np.arange(len(batches))) // (inner.gradient_accumulation_steps or 1)
+        first = start // (inner.gradient_accumulation_steps or 1)
+        rates = sample_rates(optimizer, int(steps.max(initial=first)) - first + 1, first, scale=1.0)
+        read = np.array(sorted(self._scales))
+        scales = np.array([self._scales[batch] for batch in read.tolist()])
+        scale = scales[np.searchsorted(read, batches, side="right") - 1]
+        return RateRecord(
+            steps,
+            {name: rate[steps - first] * scale for name, rate in rates.items()},
+            losses[batches],
+        )
 
 
 def losses_of_means(means: dict[int, float]) -> np.ndarray:

@@ -5,7 +5,7 @@ from kadence.schedules._curves import Constant, Cosine, Linear
 from kadence.schedules._cycles import Cyclical, WarmRestarts
 from kadence.schedules._decays import Exponential, InverseSquareRoot, Polynomial, Step
 from kadence.schedules._join import join, scale, warmup
-from kadence.schedules._phases import OneCycle, SlantedTriangular, WarmupStableDecay
+from kadence.schedules._phases import OneCycle, OneCyclePair, SlantedTriangular, WarmupStableDecay, one_cycle
 from kadence.schedules._points import from_function, from_points
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "InverseSquareRoot",
     "Linear",
     "OneCycle",
+    "OneCyclePair",
     "Polynomial",
     "Schedule",
     "SlantedTriangular",
@@ -26,6 +27,7 @@ __all__ = [
     "from_function",
     "from_points",
     "join",
+    "one_cycle",
     "scale",
     "warmup",
 ]

@@ -21,7 +21,7 @@ def check_floor(lr_max: float, lr_min: float) -> tuple[float, float]:
     lr_min = _checks.number("lr_min", lr_min, minimum=0.0)
     lr_max = _checks.number("lr_max", lr_max, above=0.0)
     if lr_max <= lr_min:
-        raise ValueError(_checks.sentence("lr_max", f"be > lr_min, which is {lr_min:g}", lr_max))
+        raise ValueError(_checks.sentence("lr_max", f"be > lr_min, which is {lr_min!r}", lr_max))
     return lr_max, lr_min
 
 

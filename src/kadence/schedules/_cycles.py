@@ -10,7 +10,7 @@ import numpy as np
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
 from kadence.schedules._curves import between, check_floor
-from kadence.schedules._shapes import cosine, integer_power
+from kadence.schedules._shapes import cosine, delayed, integer_power
 
 
 class _Runs(NamedTuple):
@@ -52,6 +52,9 @@ class WarmRestarts(Schedule):
     length = first_cycle_steps * cycle_mult ** cycle, rounded to the nearest integer, halves up
     peak = max(lr_max * peak_decay ** cycle, lr_min)
 
+    A warm-up of w steps makes it lr_min + (peak - lr_min) * position / w while position < w, and then the cosine of
+    position - w over length - w. With k_decay, the argument of the cosine is pi * ((position - w) / (length - w)) ** k.
+
     `cycle` counts from 0 and `position` runs from 0 to length - 1, both as integers: a restart never lands a step
     off. The schedule is defined up to step 2**31 - 1 and keeps no state.
 
@@ -61,6 +64,9 @@ class WarmRestarts(Schedule):
         cycle_mult: Growth of the length from cycle to cycle, T_mult. Float >= 1.
         lr_min: Rate that each cycle falls to, eta_min. Float >= 0.
         peak_decay: Factor on the peak from cycle to cycle, m_mul. Float, 0 < peak_decay <= 1.
+        warmup_steps: Length of a straight rise from lr_min to the peak with which every cycle begins, in optimizer
+            steps; the cosine has the rest of the cycle. Integer, 0 <= warmup_steps < first_cycle_steps.
+        k_decay: Exponent of the time within a cycle. Float > 0; above 1 the rate stays high for longer.
 
     Raises:
         ValueError: If `lr_max <= lr_min` or an argument is out of range.
@@ -71,7 +77,7 @@ class WarmRestarts(Schedule):
         array([1.   , 0.5  , 1.   , 0.854, 0.5  , 0.146])
 
     Source:
-        Loshchilov & Hutter 2017, SGDR, eq. (5), arXiv:1608.03983.
+        Loshchilov & Hutter 2017, SGDR, eq. (5), arXiv:1608.03983; k: Zhang & Li 2020, k-decay, arXiv:2004.05909.
     """
 
     def __init__(
@@ -81,6 +87,8 @@ class WarmRestarts(Schedule):
         cycle_mult: float = 1.0,
         lr_min: float = 0.0,
         peak_decay: float = 1.0,
+        warmup_steps: int = 0,
+        k_decay: float = 1.0,
     ):
         self.lr_max, self.lr_min = check_floor(lr_max, lr_min)
         self.first_cycle_steps = _checks.integer(
@@ -88,24 +96,30 @@ class WarmRestarts(Schedule):
         )
         self.cycle_mult = _checks.number("cycle_mult", cycle_mult, minimum=1.0)
         self.peak_decay = _checks.number("peak_decay", peak_decay, above=0.0, maximum=1.0)
+        self.warmup_steps = _checks.integer("warmup_steps", warmup_steps, minimum=0, unit="in optimizer steps")
+        if self.warmup_steps >= self.first_cycle_steps:
+            rule = f"be < first_cycle_steps, which is {self.first_cycle_steps}, in optimizer steps"
+            raise ValueError(_checks.sentence("warmup_steps", rule, warmup_steps))
+        self.k_decay = _checks.number("k_decay", k_decay, above=0.0)
 
-    def _place(self, step: Any, xp: ArrayOps) -> tuple[Any, Any]:
-        """Index of the cycle, an integer, and the fraction of it that is left, in (0, 1]."""
+    def _count(self, step: Any, xp: ArrayOps) -> tuple[Any, Any, Any, Any]:
+        """Index of the cycle, position in it and its length, integers, and what of the length is beyond 32 bits."""
         runs = _runs(self.first_cycle_steps, self.cycle_mult)
         if len(runs.starts) == 1:
-            left = self.first_cycle_steps - step % self.first_cycle_steps
-            return step // self.first_cycle_steps, xp.real(left) / self.first_cycle_steps
+            length = self.first_cycle_steps
+            return step // length, step % length, length, 0.0
         run = xp.searchsorted(xp.table(runs.starts), step, side="right") - 1
-        # The last cycle may be longer than an int32: what is beyond is added after the exact subtraction.
         counted = np.minimum(runs.lengths, _checks.MAX_STEPS)
         beyond = (runs.lengths - counted).astype(np.float64)
         length = xp.take(xp.table(counted), run)
         since = step - xp.take(xp.table(runs.starts), run)
-        left = xp.real(length - since % length)
-        if beyond.any():
-            left = left + xp.take(xp.table(beyond), run)
         cycle = xp.take(xp.table(runs.first_cycles), run) + since // length
-        return cycle, left / xp.take(xp.table(runs.lengths.astype(np.float64)), run)
+        return cycle, since % length, length, xp.take(xp.table(beyond), run) if beyond.any() else 0.0
+
+    def _place(self, step: Any, xp: ArrayOps) -> tuple[Any, Any]:
+        """Index of the cycle, an integer, and the fraction of it that is left, in (0, 1]."""
+        cycle, position, length, beyond = self._count(step, xp)
+        return cycle, (xp.real(length - position) + beyond) / (xp.real(length) + beyond)
 
     def _peak(self, cycle: Any, xp: ArrayOps) -> Any:
         if self.peak_decay == 1.0:
@@ -114,8 +128,14 @@ class WarmRestarts(Schedule):
         return xp.maximum(peak, xp.real(self.lr_min))
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        cycle, left = self._place(step, xp)
-        return between(self.lr_min, self._peak(cycle, xp), cosine(left, xp))
+        cycle, position, length, beyond = self._count(step, xp)
+        fall = xp.real(length - self.warmup_steps) + beyond
+        fallen = xp.maximum(position - self.warmup_steps, 0)
+        left = (xp.real(length - self.warmup_steps - fallen) + beyond) / fall
+        height = cosine(delayed(left, xp.real(fallen) / fall, self.k_decay, xp), xp)
+        if self.warmup_steps:
+            height = xp.where(position < self.warmup_steps, xp.real(position) / self.warmup_steps, height)
+        return between(self.lr_min, self._peak(cycle, xp), height)
 
     def cycle_ends(self, n_steps: int) -> list[int]:
         """The last step of each cycle that is complete within the first `n_steps` steps.
@@ -161,6 +181,8 @@ class WarmRestarts(Schedule):
             "cycle_mult": self.cycle_mult,
             "lr_min": self.lr_min,
             "peak_decay": self.peak_decay,
+            "warmup_steps": self.warmup_steps,
+            "k_decay": self.k_decay,
         }
 
 

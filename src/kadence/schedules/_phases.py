@@ -1,7 +1,7 @@
 """Schedules for a whole run, each a few phases joined: ramps between two rates, and plateaus."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -9,25 +9,10 @@ from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
 from kadence.schedules._curves import Constant
 from kadence.schedules._join import join
-from kadence.schedules._shapes import CURVES, fractions
+from kadence.schedules._points import from_points
+from kadence.schedules._shapes import CURVES
 
 _STEPS = "in optimizer steps"
-
-
-class _Ramp(Schedule):
-    """From one rate to another along a curve, and the second from there on; a part of the schedules below."""
-
-    def __init__(self, lr_start: float, lr_end: float, n_steps: int, curve: str):
-        self.lr_start, self.lr_end, self.n_steps, self.curve = lr_start, lr_end, n_steps, curve
-        self.lr_max, self.lr_min = max(lr_start, lr_end), min(lr_start, lr_end)
-
-    def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        left, done = fractions(step, self.n_steps, xp)
-        curve = CURVES[self.curve]
-        return self.lr_start * curve.fall(left, done, xp) + self.lr_end * curve.rise(left, done, xp)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"lr_start": self.lr_start, "lr_end": self.lr_end, "n_steps": self.n_steps, "curve": self.curve}
 
 
 class _Phases(Schedule):
@@ -83,23 +68,17 @@ class OneCycle(_Phases):
         curve: str = "cosine",
         three_phase: bool = False,
     ):
-        lr_max = _checks.number("lr_max", lr_max, above=0.0)
+        self._lr_peak = lr_max = _checks.number("lr_max", lr_max, above=0.0)
         self.n_steps = _checks.integer("n_steps", n_steps, minimum=4, unit=_STEPS)
         self.peak_fraction = _checks.number("peak_fraction", peak_fraction, above=0.0, maximum=1.0)
         self.div_factor = _checks.number("div_factor", div_factor, minimum=1.0)
         self.final_div_factor = _checks.number("final_div_factor", final_div_factor, minimum=1.0)
         self.curve = _checks.one_of("curve", curve, ("cosine", "linear"))
         self.three_phase = _checks.boolean("three_phase", three_phase)
-        self._lr_peak = lr_max
-        peak = int(self.peak_fraction * self.n_steps + 0.5) - 1
-        turns = [0, peak, 2 * peak, self.n_steps - 1] if self.three_phase else [0, peak, self.n_steps - 1]
-        if any(later <= earlier for earlier, later in itertools.pairwise(turns)):
-            rule = f"leave every phase at least one step; the phases would turn at the steps {turns}"
-            raise ValueError(_checks.sentence("peak_fraction", rule, peak_fraction))
+        turns = _turns(self.n_steps, self.peak_fraction, self.three_phase)
         first = lr_max / self.div_factor
         rates = [first, lr_max, *([first] if self.three_phase else []), first / self.final_div_factor]
-        ramps = [_Ramp(rates[i], rates[i + 1], turns[i + 1] - turns[i], self.curve) for i in range(len(turns) - 1)]
-        self._set_parts(join(ramps, at_steps=turns[1:-1]))
+        self._set_parts(from_points(turns, rates, self.curve))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -112,6 +91,78 @@ class OneCycle(_Phases):
             "curve": self.curve,
             "three_phase": self.three_phase,
         }
+
+
+class OneCyclePair(NamedTuple):
+    """The two schedules of a one-cycle run.
+
+    Args:
+        learning_rate: The `OneCycle` of the base rate.
+        momentum: The schedule of the momentum, or of beta_1, which falls while the rate rises.
+    """
+
+    learning_rate: Schedule
+    momentum: Schedule
+
+
+def one_cycle(
+    lr_max: float,
+    n_steps: int,
+    peak_fraction: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    curve: str = "cosine",
+    three_phase: bool = False,
+    momentum_max: float = 0.95,
+    momentum_min: float = 0.85,
+) -> OneCyclePair:
+    """One cycle of the rate, and the momentum that cycles against it.
+
+    The momentum falls from momentum_max to momentum_min while the rate rises to its peak, and comes back while the
+    rate falls; in a third phase it stays at momentum_max.
+
+    Args:
+        lr_max: As in `OneCycle`.
+        n_steps: As in `OneCycle`, in optimizer steps.
+        peak_fraction: As in `OneCycle`, a fraction of the steps.
+        div_factor: As in `OneCycle`.
+        final_div_factor: As in `OneCycle`.
+        curve: As in `OneCycle`.
+        three_phase: As in `OneCycle`.
+        momentum_max: Momentum at the lowest rates. Float, 0 <= momentum_max < 1.
+        momentum_min: Momentum at the peak of the rate. Float, 0 <= momentum_min <= momentum_max.
+
+    Returns:
+        `OneCyclePair`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If an argument has the wrong type.
+
+    Example:
+        >>> rate, momentum = kadence.one_cycle(0.1, n_steps=1000)
+        >>> sgd = keras.optimizers.SGD(rate, momentum=0.9)
+        >>> optimizer = kadence.DiscriminativeOptimizer(sgd, groups, [0.1, 1], schedules={"momentum": momentum})
+
+    Source:
+        Smith 2018, A Disciplined Approach to Neural Network Hyper-Parameters, section 4.3, arXiv:1803.09820.
+    """
+    rate = OneCycle(lr_max, n_steps, peak_fraction, div_factor, final_div_factor, curve, three_phase)
+    high = _checks.number("momentum_max", momentum_max, minimum=0.0, maximum=1.0 - 1e-9)
+    low = _checks.number("momentum_min", momentum_min, minimum=0.0, maximum=high)
+    turns = _turns(rate.n_steps, rate.peak_fraction, three_phase)
+    momenta = [high, low, high, high][: len(turns)]
+    return OneCyclePair(rate, from_points(turns, momenta, curve))
+
+
+def _turns(n_steps: int, peak_fraction: float, three_phase: bool) -> list[int]:
+    """The steps at which the phases of one cycle begin, and the last step."""
+    peak = int(peak_fraction * n_steps + 0.5) - 1
+    turns = [0, peak, 2 * peak, n_steps - 1] if three_phase else [0, peak, n_steps - 1]
+    if any(later <= earlier for earlier, later in itertools.pairwise(turns)):
+        rule = f"leave every phase at least one step; the phases would turn at the steps {turns}"
+        raise ValueError(_checks.sentence("peak_fraction", rule, peak_fraction))
+    return turns
 
 
 @keras.saving.register_keras_serializable(package="kadence")
@@ -153,8 +204,7 @@ class SlantedTriangular(_Phases):
             rule = f"leave at least one step to the rise and one to the fall; it gives the rise {cut} of {self.n_steps}"
             raise ValueError(_checks.sentence("cut_fraction", rule, cut_fraction))
         low = lr_max / self.ratio
-        rise, fall = _Ramp(low, lr_max, cut, "linear"), _Ramp(lr_max, low, self.n_steps - cut, "linear")
-        self._set_parts(join([rise, fall], at_steps=[cut]))
+        self._set_parts(from_points([0, cut, self.n_steps], [low, lr_max, low]))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -219,14 +269,12 @@ class WarmupStableDecay(_Phases):
         if stable < 0:
             rule = f"be >= warmup_steps + decay_steps, which is {self.warmup_steps + self.decay_steps}, {_STEPS}"
             raise ValueError(_checks.sentence("n_steps", rule, n_steps))
-        parts: list[tuple[Schedule, int]] = [
-            (_Ramp(self.lr_start, lr_max, max(self.warmup_steps, 1), "linear"), self.warmup_steps),
-            (Constant(lr_max), stable),
-            (_Ramp(lr_max, self._lr_end, self.decay_steps, self.curve), self.decay_steps),
-        ]
-        kept = [(part, length) for part, length in parts if length]
-        starts = [sum(length for _, length in kept[:i]) for i in range(1, len(kept))]
-        self._set_parts(join([part for part, _ in kept], at_steps=starts))
+        cooldown = from_points([0, self.decay_steps], [lr_max, self._lr_end], self.curve)
+        start = self.n_steps - self.decay_steps
+        before: Schedule = Constant(lr_max)
+        if self.warmup_steps:
+            before = from_points([0, self.warmup_steps], [self.lr_start, lr_max])
+        self._set_parts(join([before, cooldown], at_steps=[start]) if start else cooldown)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -1,0 +1,42 @@
+"""The shapes and powers against exact arithmetic."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from evaluate import MAX, over
+
+from kadence.schedules import _base
+from kadence.schedules._shapes import CURVES, delayed, fractions, integer_power
+
+
+@pytest.mark.parametrize("name", list(CURVES))
+def test_a_curve_and_its_complement_add_up_to_one(name):
+    done = np.linspace(0, 1, 101)
+    curve = CURVES[name]
+    fall, rise = curve.fall(1 - done, done, _base._NUMPY), curve.rise(1 - done, done, _base._NUMPY)
+    np.testing.assert_allclose(fall + rise, 1, atol=1e-15)
+    assert fall[[0, -1]].tolist() == [1, 0]
+    assert (np.diff(fall) < 0).all()
+
+
+def test_one_minus_sqrt_keeps_its_digits_near_the_end():
+    left, done = fractions(np.array(MAX - 1), MAX, _base._NUMPY)
+    assert CURVES["1-sqrt"].fall(left, done, _base._NUMPY) == pytest.approx(0.5 / MAX, rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [0.3, 1.0, 1.5, 3.0])
+def test_delayed_is_one_minus_a_power(k):
+    step = np.array([0, 1, 499_999, 500_000, 500_001, 999_999, 1_000_000])
+    left, done = fractions(step, 1_000_000, _base._NUMPY)
+    exact = [float(1 - Fraction(int(s), 1_000_000) ** int(k)) for s in step] if k == int(k) else 1 - done**k
+    np.testing.assert_allclose(delayed(left, done, k, _base._NUMPY), exact, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("base", [0.0, 0.5, 0.999, 0.9999999, 1.0])
+def test_integer_power_does_not_lose_digits_with_the_exponent(base):
+    exponents = [0, 1, 2, 2047, 2048, 2049, 100_000, 2**22 - 1, 2**22, MAX]
+    exact = [base**exponent for exponent in exponents]
+    np.testing.assert_allclose(integer_power(base, np.array(exponents), _base._NUMPY), exact, rtol=1e-6, atol=1e-40)
+    (compiled,) = over(lambda step: (integer_power(base, step, _base._KERAS),), exponents, ("float32",))
+    np.testing.assert_allclose(compiled, exact, rtol=1e-6, atol=1e-37)

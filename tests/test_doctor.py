@@ -1,0 +1,572 @@
+"""Each known trap: that it is real, by a small experiment in Keras, and that the doctor sees it; no false alarms.
+
+Where an experiment fails, Keras has mended the trap: take it out of the doctor, or limit it to older Keras versions.
+"""
+
+import json
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from bad_input import assert_integer
+from keras import layers, optimizers
+from keras.optimizers import schedules
+
+import kadence
+from kadence.doctor import Finding, check, check_file
+
+BACKEND = keras.backend.backend()
+X = np.random.default_rng(0).normal(3.0, 2.0, (8, 4)).astype("float32")
+Y = np.zeros((8, 1), "float32")
+
+needs_multi = pytest.mark.skipif(not hasattr(optimizers, "MultiOptimizer"), reason="Keras has no MultiOptimizer yet")
+needs_schedule_free = pytest.mark.skipif(
+    not hasattr(optimizers, "ScheduleFreeAdamW"), reason="Keras has no ScheduleFreeAdamW yet"
+)
+
+
+def backbone(name="backbone"):
+    pixels = keras.Input((4,))
+    x = layers.Dense(4, name="dense")(pixels)
+    return keras.Model(pixels, layers.BatchNormalization(name="norm")(x), name=name)
+
+
+def nested(trainable=True, training=None):
+    """A functional model in a functional model, as the transfer-learning guide of Keras builds it."""
+    base = backbone()
+    base.trainable = trainable
+    inputs = keras.Input((4,))
+    x = base(inputs) if training is None else base(inputs, training=training)
+    return keras.Model(inputs, layers.Dense(1, name="head")(x), name="classifier")
+
+
+def compiled(optimizer="sgd", model=None, **arguments):
+    model = nested() if model is None else model
+    model.compile(optimizer, "mse", **arguments)
+    return model
+
+
+def fit(model, **arguments):
+    return model.fit(X, Y, **{"batch_size": 8, "verbose": 0, **arguments})
+
+
+def values(variables):
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def check_saved(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return check_file(tmp_path / "model.keras")
+
+
+def only(findings):
+    """The one finding, with every part of it filled in."""
+    (finding,) = findings
+    assert all([finding.name, finding.what, finding.seen, finding.change])
+    assert str(finding).startswith(f"{finding.name}: {finding.what}")
+    return finding
+
+
+def names(findings):
+    return [finding.name for finding in findings]
+
+
+# No false alarms
+
+
+class Subclassed(keras.Model):
+    """Here the argument of the call does hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.head = backbone(), layers.Dense(1)
+
+    def call(self, inputs):
+        return self.head(self.base(inputs, training=False))
+
+
+class OwnSchedule(schedules.LearningRateSchedule):
+    """Cannot be serialized, as many a user's schedule."""
+
+    def __call__(self, step):
+        return 0.1
+
+
+def subclassed():
+    model = Subclassed()
+    model(X)
+    return compiled(model=model)
+
+
+def grouped(lr=0.01, multipliers=(0.1, 1.0), **arguments):
+    model = nested()
+    optimizer = optimizers.Adam(lr, **arguments)
+    groups = kadence.split(model, at=["head"])
+    return compiled(kadence.DiscriminativeOptimizer(optimizer, groups, multipliers), model)
+
+
+def loss_scaled():
+    model = nested()
+    inner = optimizers.SGD(kadence.WarmRestarts(0.1, 83), gradient_accumulation_steps=2)
+    optimizer = kadence.DiscriminativeOptimizer(inner, kadence.split(model, at=["head"]), [kadence.Linear(0, 1, 5), 1])
+    return compiled(optimizers.LossScaleOptimizer(optimizer), model)
+
+
+def multi():
+    inner = {"head/.*": optimizers.SGD(0.1), "dense/kernel": optimizers.SGD(0.2)}
+    return compiled(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.3), inner)))
+
+
+CLEAN = {
+    "constant": lambda: compiled(optimizers.Adam(0.1, gradient_accumulation_steps=2, use_ema=True)),
+    "cosine": lambda: compiled(optimizers.SGD(schedules.CosineDecay(0.0, 100, warmup_target=0.1, warmup_steps=10))),
+    "harmless integers": lambda: compiled(optimizers.SGD(schedules.PolynomialDecay(0.1, 100, 0, power=1))),
+    "restarts": lambda: compiled(optimizers.SGD(schedules.CosineDecayRestarts(0.1, 1000, t_mul=2, m_mul=0.9))),
+    "restarts to a floor": lambda: compiled(optimizers.SGD(schedules.CosineDecayRestarts(0.1, 1000, alpha=0.1))),
+    "frozen": lambda: compiled(model=nested(trainable=False, training=False)),
+    "training=True": lambda: compiled(model=nested(training=True)),
+    "groups": lambda: grouped(),
+    "groups, schedule, accumulation": lambda: grouped(kadence.WarmRestarts(0.1, 83), gradient_accumulation_steps=2),
+    "groups, loss scale": loss_scaled,
+}
+
+
+@pytest.mark.parametrize("make", list(CLEAN.values()), ids=list(CLEAN))
+def test_a_clean_model_has_no_findings(make, tmp_path):
+    assert check(make()) == ()
+    assert check_saved(make(), tmp_path) == ()
+
+
+@needs_multi
+def test_patterns_that_match_are_no_trap(tmp_path):
+    assert check(multi()) == ()
+    assert check_saved(multi(), tmp_path) == ()
+
+
+def test_a_clean_model_has_no_findings_after_training_and_loading(tmp_path):
+    model = grouped(kadence.Cosine(0.1, 10))
+    fit(model)
+    assert check(model, initial_epoch=1, steps_per_epoch=1) == ()
+    assert check_saved(model, tmp_path) == ()
+    assert check(keras.saving.load_model(tmp_path / "model.keras"), initial_epoch=1) == ()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda: optimizers.SGD(OwnSchedule()), lambda: optimizers.SGD(lambda: 0.1)],
+    ids=["schedule", "lambda"],
+)
+def test_a_rate_that_cannot_be_saved_is_no_trap(optimizer):
+    assert check(compiled(optimizer())) == ()
+
+
+def test_training_false_holds_in_a_subclassed_model():
+    model = subclassed()
+    before = values(model.base.non_trainable_variables)
+    fit(model)
+    assert all(map(np.array_equal, before, values(model.base.non_trainable_variables)))
+    assert check(model) == ()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_nothing_in_the_model_changes(trained):
+    model = compiled(
+        optimizers.Adam(schedules.CosineDecayRestarts(1, 83, 1.0, alpha=0.1), gradient_accumulation_steps=2),
+        nested(training=False),
+    )
+    if trained and BACKEND != "tensorflow":  # there the integer rate raises
+        fit(model)
+
+    def state():
+        variables = [*model.variables, *model.optimizer.variables]
+        flags = [layer.trainable for layer in model._flatten_layers()]
+        nodes = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
+        return [v.tobytes() for v in values(variables)], flags, nodes, model.optimizer.built, model.train_function
+
+    before = state()
+    assert {"integer-rate", "schedule-counts-micro-batches"} < set(names(check(model, initial_epoch=3)))
+    assert state() == before
+
+
+# The traps
+
+
+def rate_at(schedule, step):
+    return float(keras.ops.convert_to_numpy(schedule(keras.ops.convert_to_tensor(step, "int32"))))
+
+
+def test_integer_rate(tmp_path):
+    numbers = {"decay_steps": 100, "warmup_target": 0.1, "warmup_steps": 100}
+    wrong, right = schedules.CosineDecay(0, **numbers), schedules.CosineDecay(0.0, **numbers)
+    assert rate_at(right, 100) == pytest.approx(0.1)
+    if BACKEND == "tensorflow":
+        with pytest.raises(Exception, match=r"(?i)int32|type"):
+            rate_at(wrong, 100)
+    else:
+        assert [rate_at(wrong, step) for step in (0, 50, 100, 150)] == [0.0] * 4
+    model = compiled(optimizers.SGD(wrong))
+    finding = only(check(model))
+    assert finding.name == "integer-rate"
+    assert ("raises" if BACKEND == "tensorflow" else "the rate at step 100 is 0, not 0.1") in finding.what
+    assert "initial_learning_rate=0," in finding.seen
+    assert "initial_learning_rate=0.0" in finding.change
+    assert check_saved(model, tmp_path) == (finding,)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one: schedules.ExponentialDecay(one, 100, 0.5),
+        lambda one: schedules.InverseTimeDecay(one, 100, 0.5),
+        lambda one: schedules.CosineDecay(one, 100),
+        lambda one: schedules.PolynomialDecay(one, 100, 0.01),
+        lambda one: schedules.CosineDecayRestarts(one, 1000),
+    ],
+)
+def test_integer_rate_of_every_schedule(make):
+    for one in (1, np.int64(1)):
+        assert names(check(compiled(optimizers.SGD(make(one))))) == ["integer-rate"]
+    assert check(compiled(optimizers.SGD(make(1.0)))) == ()
+
+
+def test_integer_among_piecewise_values():
+    found = names(check(compiled(optimizers.SGD(schedules.PiecewiseConstantDecay([50], [1, 0.1])))))
+    assert found == ([] if BACKEND == "jax" else ["integer-rate"])
+    assert check(compiled(optimizers.SGD(schedules.PiecewiseConstantDecay([50], [1.0, 0.1])))) == ()
+
+
+# Where each backend is known to come a step late.
+FIRST_STEPS, T_MUL, LATE = (100, 1.5, 250) if BACKEND == "torch" else (83, 1.0, 83)
+
+
+def test_restart_boundaries(tmp_path):
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, layers.Dense(1, use_bias=False, kernel_initializer="ones")(inputs))
+    schedule = schedules.CosineDecayRestarts(0.1, FIRST_STEPS, t_mul=T_MUL)
+    model.compile(optimizers.SGD(schedule), "mae")
+    model.optimizer.iterations.assign(LATE)
+    model.train_on_batch(np.ones((1, 1)), np.zeros((1, 1)))
+    assert float(values(model.weights)[0].item()) == pytest.approx(1.0, abs=1e-6)  # a rate of 0.1 would give 0.9
+    finding = only(check(model))
+    assert finding.name == "restart-boundaries"
+    assert f"At step {LATE} the cosine is " in finding.what
+    assert finding.what.endswith(", not 1.")
+    assert f"kadence.WarmRestarts(0.1, {FIRST_STEPS}, cycle_mult={T_MUL})" in finding.change
+    assert check_saved(model, tmp_path) == (finding,)
+    mended = eval(finding.change.removeprefix("Use ").partition(", whose")[0])
+    assert mended.at(LATE) == pytest.approx(0.1)
+
+
+def test_restart_peaks(tmp_path):
+    schedule = schedules.CosineDecayRestarts(0.1, 100, t_mul=1.0, m_mul=0.5, alpha=0.1)
+    assert [rate_at(schedule, step) for step in (0, 100, 200)] == pytest.approx([0.1, 0.055, 0.0325])
+    model = compiled(optimizers.SGD(schedule))
+    finding = only(check(model))
+    assert finding.name == "restart-peaks"
+    assert "they are 0.1, 0.055, 0.0325, not 0.1, 0.05, 0.025" in finding.what
+    assert "kadence.WarmRestarts(0.1, 100, cycle_mult=1.0, lr_min=0.01, peak_decay=0.5)" in finding.change
+    assert check_saved(model, tmp_path) == (finding,)
+
+
+def test_accumulation(tmp_path):
+    schedule = schedules.PiecewiseConstantDecay([1], [1.0, 2.0])
+    optimizer = optimizers.SGD(schedule, gradient_accumulation_steps=2)
+    variable = keras.Variable(np.zeros(1, "float32"))
+    optimizer.build([variable])
+    for _ in range(4):
+        optimizer.apply([keras.ops.ones(1)], [variable])
+    assert values([variable])[0].item() == -3.0  # updates 0 and 1 would have the rate 1
+    model = compiled(optimizers.SGD(schedule, gradient_accumulation_steps=2))
+    finding = only(check(model))
+    assert finding.name == "schedule-counts-micro-batches"
+    assert finding.seen.endswith("gradient_accumulation_steps = 2")
+    assert check_saved(model, tmp_path) == (finding,)
+    ours = compiled(optimizers.SGD(kadence.Cosine(0.1, 10), gradient_accumulation_steps=4))
+    assert "runs 4 times as fast" in only(check(ours)).what
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "layer"])
+def test_training_false_is_overridden(kind, tmp_path):
+    norm = layers.BatchNormalization(name="norm")
+    inner = {
+        "functional": lambda: backbone("base"),
+        "sequential": lambda: keras.Sequential([keras.Input((4,)), norm], name="base"),
+        "layer": lambda: norm,
+    }[kind]()
+    inputs = keras.Input((4,))
+    model = compiled(optimizers.SGD(0.0), keras.Model(inputs, layers.Dense(1)(inner(inputs, training=False))))
+    before = values(inner.non_trainable_variables)
+    finding = only(check(model))
+    assert finding.name == "training-false-overridden"
+    assert ("'norm'" if kind == "layer" else "'base/norm'") in finding.seen
+    assert check_saved(model, tmp_path) == (finding,)
+    fit(model)
+    assert not any(map(np.array_equal, before, values(inner.non_trainable_variables)))
+    kadence.freeze_batch_norm(model)
+    model.compile("sgd", "mse")
+    assert check(model) == ()
+
+
+def test_training_false_deep_inside(tmp_path):
+    inputs = keras.Input((4,))
+    model = compiled(model=keras.Model(inputs, nested(training=False)(inputs), name="outer"))
+    finding = only(check(model))
+    assert "'classifier/backbone/norm'" in finding.seen
+    assert check_saved(model, tmp_path) == (finding,)
+
+
+@needs_multi
+def test_patterns_of_a_nested_model(tmp_path):
+    def make(pattern):
+        inner = {pattern: optimizers.SGD(1.0)}
+        return compiled(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.0), inner)))
+
+    model = make("backbone/.*")
+    before = values(model.trainable_variables)
+    finding = only(check(model))
+    assert finding.name == "pattern-misses-variables"
+    assert "misses 'backbone/dense/kernel', 'backbone/dense/bias', 'backbone/norm/gamma' and 3 more" in finding.what
+    assert names(check_saved(model, tmp_path)) == [finding.name]
+    fit(model)
+    assert all(map(np.array_equal, before, values(model.trainable_variables)))
+    assert only(check(model)) == finding
+    assert "misses 'backbone/dense/kernel'" in only(check(make("(backbone|head)/.*"))).what
+    for typo in ("haed/.*", "head", "("):
+        assert "matches no variable" in only(check(make(typo))).what
+    assert check(compiled(optimizers.MultiOptimizer(lambda variable: optimizers.SGD(0.1)))) == ()
+
+
+def test_initial_epoch():
+    schedule = schedules.PiecewiseConstantDecay([3], [1.0, 2.0])
+    model = compiled(optimizers.SGD(schedule))
+    assert check(model) == ()
+    finding = only(check(model, initial_epoch=5, steps_per_epoch=2))
+    assert finding.name == "schedule-starts-at-zero"
+    assert "not at step 10" in finding.what
+    assert "model.optimizer.iterations.assign(10)" in finding.change
+    assert "the first step of that epoch" in only(check(model, initial_epoch=5)).what
+    fit(model, initial_epoch=5, epochs=6)
+    assert int(model.optimizer.iterations) == 1  # and not 6
+    assert check(model, initial_epoch=6) == ()
+    assert check(compiled(optimizers.SGD(0.1)), initial_epoch=5) == ()
+    assert names(check(grouped(multipliers=[kadence.Linear(0, 1, 5), 1]), initial_epoch=5)) == [finding.name]
+    accumulating = grouped(kadence.Cosine(0.1, 10), gradient_accumulation_steps=2)
+    assert "assign" not in only(check(accumulating, initial_epoch=5, steps_per_epoch=2)).change
+    mended = compiled(optimizers.SGD(schedule))
+    mended.optimizer.iterations.assign(5)
+    fit(mended, initial_epoch=5, epochs=6)
+    assert int(mended.optimizer.iterations) == 6
+
+
+@needs_schedule_free
+def test_schedule_free_on_tensorflow():
+    model = compiled(optimizers.ScheduleFreeAdamW(1e-12))
+    before, found = values(model.trainable_variables), check(model)
+    fit(model)
+    moved = max(np.abs(new - old).max() for new, old in zip(values(model.trainable_variables), before, strict=True))
+    if BACKEND == "tensorflow":
+        assert moved == pytest.approx(1.0)
+        assert only(found).name == "averages-start-elsewhere"
+        assert "from zero" in only(found).what
+    else:
+        assert moved < 1e-6
+        assert found == ()
+    mended = compiled(optimizers.ScheduleFreeAdamW(1e-12))
+    mended.optimizer.build(mended.trainable_variables)
+    before = values(mended.trainable_variables)
+    assert check(mended) == ()
+    fit(mended)
+    assert np.allclose(before[2], values(mended.trainable_variables)[2], atol=1e-6)
+    assert check(compiled(optimizers.ScheduleFreeAdamW(1e-12), run_eagerly=True)) == ()
+
+
+@needs_schedule_free
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+def test_schedule_free_from_a_file_without_state(tmp_path):
+    compiled(optimizers.ScheduleFreeAdamW(1e-12)).save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    before, finding = values(model.trainable_variables), only(check(model))
+    assert finding.name == "averages-start-elsewhere"
+    assert "from other weights" in finding.what
+    fit(model)
+    assert np.abs(values(model.trainable_variables)[0] - before[0]).max() > 0.01
+    assert check(model) == ()
+
+
+@pytest.mark.parametrize("trainable", [False, True], ids=["freeze", "unfreeze"])
+@pytest.mark.parametrize("recompile", [False, True], ids=["go on", "recompile"])
+def test_stale_optimizer(trainable, recompile):
+    model = compiled(optimizers.SGD(0.1), nested(trainable=not trainable))
+    fit(model)
+    model.get_layer("backbone").trainable = trainable
+    if recompile:
+        model.compile(model.optimizer, "mse")
+    found = check(model)
+    before = values(model.get_layer("backbone").weights[:1])
+    try:
+        fit(model)
+    except (ValueError, KeyError):
+        assert "`fit` raises" in only(found).what
+    else:
+        moved = not np.array_equal(before, values(model.get_layer("backbone").weights[:1]))
+        assert names(found) == (["stale-optimizer"] if moved != trainable else [])
+        assert all("goes on training" in finding.what for finding in found)
+    model.compile(optimizers.SGD(0.1), "mse")
+    assert check(model) == ()
+
+
+def test_rate_zero(tmp_path):
+    model = grouped(multipliers=[0.0, 1.0])
+    finding = only(check(model))
+    assert finding.name == "rate-zero-trainable"
+    assert "'group_1': multiplier 0, trainable variables 4" in finding.seen
+    assert check_saved(model, tmp_path) == (finding,)
+    before = values(model.trainable_variables)
+    fit(model)
+    assert np.array_equal(before[0], values(model.trainable_variables)[0])
+    slots = [v for v in model.optimizer.variables if "dense_kernel" in v.path and "velocity" in v.path]
+    assert np.any(values(slots)[0] > 0)  # a gradient was computed
+    model.get_layer("backbone").trainable = False
+    groups = kadence.split(model, at=["head"])
+    model.compile(kadence.DiscriminativeOptimizer(optimizers.SGD(0.1), groups, [0.0, 1.0]), "mse")
+    assert check(model) == ()
+    assert check_saved(model, tmp_path) == ()
+
+
+def test_findings_add_up():
+    optimizer = optimizers.SGD(schedules.CosineDecayRestarts(1, 10, 1.0, 0.5, 0.1), gradient_accumulation_steps=2)
+    found = names(check(compiled(optimizer, nested(training=False)), initial_epoch=1))
+    expected = ["integer-rate", "restart-peaks", "schedule-counts-micro-batches", "training-false-overridden"]
+    assert found == [*expected, "schedule-starts-at-zero"]
+
+
+# Bad input
+
+
+def test_check_refuses_what_is_no_trained_model():
+    with pytest.raises(TypeError, match=r"^`model` must be a keras.Model. Received: model=3"):
+        check(3)
+    with pytest.raises(ValueError, match=r"^`model` must be compiled"):
+        check(nested())
+    with pytest.raises(ValueError, match=r"^`model` must be built"):
+        check(compiled(model=keras.Sequential([layers.Dense(1)])))
+    model = compiled()
+    assert_integer(lambda value: check(model, initial_epoch=value), "initial_epoch", minimum=0)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be an integer >= 1"):
+        check(model, steps_per_epoch=0)
+
+
+def test_an_optimizer_without_compile_is_enough():
+    model = nested()
+    model.optimizer = optimizers.SGD(kadence.Cosine(0.1, 10), gradient_accumulation_steps=2)
+    assert names(check(model)) == ["schedule-counts-micro-batches"]
+
+
+def write(path, config, name="config.json"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, config if isinstance(config, (str, bytes)) else json.dumps(config))
+    return path
+
+
+def saved_config(tmp_path, optimizer=None):
+    compiled(optimizer or optimizers.SGD(schedules.CosineDecay(0, 10))).save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as archive:
+        return json.loads(archive.read("config.json"))
+
+
+def test_a_script_is_refused_and_not_run(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(
+        ValueError, match=r"must name a \.keras file\. .*nothing is executed; in a script, call"
+    ) as caught:
+        check_file(script)
+    assert "train.py" in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_in_a_file_is_imported_or_executed(tmp_path, monkeypatch):
+    (tmp_path / "kadence_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = saved_config(tmp_path)
+    evil = {"module": "kadence_evil", "class_name": "Layer", "config": {"name": "evil"}, "registered_name": "Layer"}
+    code = {"class_name": "__lambda__", "config": {"value": ["4wEAAA==", None, None]}}
+    config["config"]["layers"] += [{**evil, "inbound_nodes": []}, {**code, "name": "code", "inbound_nodes": []}]
+    config["compile_config"] |= {"loss": evil, "metrics": [code]}
+    config["compile_config"]["optimizer"]["config"]["learning_rate"] = code
+    config["module"] = "kadence_evil"
+    assert check_file(write(tmp_path / "evil.keras", config)) == ()
+    config["compile_config"]["optimizer"]["config"]["learning_rate"] = evil
+    assert check_file(write(tmp_path / "evil.keras", config)) == ()
+    assert "kadence_evil" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_broken_file_is_one_clear_error(tmp_path):
+    whole = saved_config(tmp_path)
+    data = (tmp_path / "whole.keras").read_bytes()
+    broken = [b"", b"PK\x03\x04", data[: len(data) // 2], data[:60] + b"\0" * 60 + data[120:]]
+    for number, content in enumerate(broken):
+        (tmp_path / f"{number}.keras").write_bytes(content)
+    paths = [tmp_path / f"{number}.keras" for number in range(len(broken))]
+    texts = ["", "{", "[" * 100_000, b"\xff\xfe\xfa", '{"config": 1' + "0" * 5000 + "}", "null", "[]", "3", "{}"]
+    texts += ['{"config": {}}', '{"config": {}, "compile_config": null}', '{"compile_config": {"optimizer": {}}}']
+    texts += [json.dumps(whole | {"compile_config": {"optimizer": value}}) for value in ("sgd", None, [], {}, 3)]
+    texts += [json.dumps(whole | {"config": {"input_layers": [], "layers": value}}) for value in (3, [3], [{}])]
+    texts += [
+        '{"compile_config": {"optimizer": {"class_name": "A", "config": {}}}, "config": '
+        + "[" * 5000
+        + "]" * 5000
+        + "}"
+    ]
+    paths += [write(tmp_path / f"text{number}.keras", text) for number, text in enumerate(texts)]
+    paths += [write(tmp_path / "other.keras", whole, name="other.json")]
+    for path in paths:
+        with pytest.raises(
+            ValueError, match=r"^`path` must name (a \.keras file|the file of a compiled model)"
+        ) as caught:
+            check_file(path)
+        assert type(caught.value) is ValueError
+        assert f"Received: path='{tmp_path}"[:100] in str(caught.value)
+    for value in (None, 3, b"model.keras", ["model.keras"]):
+        with pytest.raises(TypeError, match="`path` must name"):
+            check_file(value)
+    with pytest.raises(FileNotFoundError):
+        check_file(tmp_path / "none.keras")
+
+
+def test_an_uncompiled_model_and_a_huge_config_are_errors(tmp_path, monkeypatch):
+    nested().save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="must name the file of a compiled model"):
+        check_file(tmp_path / "model.keras")
+    monkeypatch.setattr("kadence.doctor._LARGEST_CONFIG", 1000)
+    saved_config(tmp_path)
+    with pytest.raises(ValueError, match=r"must name a \.keras file"):
+        check_file(tmp_path / "whole.keras")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"decay_steps": 10**400},
+        {"decay_steps": "10"},
+        {"decay_steps": 0},
+        {"decay_steps": None},
+        {"decay_steps": float("nan")},
+        {"decay_steps": [1] * 1000},
+        {"initial_learning_rate": {"class_name": "__lambda__", "config": {}}},
+        {"initial_learning_rate": [[0]]},
+        {"unknown": 1},
+    ],
+)
+def test_odd_numbers_in_a_file_are_no_finding(numbers, tmp_path):
+    config = saved_config(tmp_path)
+    config["compile_config"]["optimizer"]["config"]["learning_rate"]["config"] |= numbers
+    assert check_file(write(tmp_path / "odd.keras", config)) == ()
+
+
+def test_a_finding_reads_as_three_lines():
+    finding = Finding("short-name", "What happens.", "where", "Do this.")
+    assert str(finding) == "short-name: What happens.\n  Seen: where\n  Change: Do this."

@@ -1,0 +1,203 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kadence.records import RateRecord, write_text
+
+
+def record(steps=(0, 1, 2), losses=(3.0, 2.0, 1.0), **rates):
+    rates = rates or {"low": [1e-5, 1e-7, 1e-300], "head": [0.1, 1 / 3, 0.0]}
+    return RateRecord(np.array(steps), {name: np.array(rate) for name, rate in rates.items()}, np.array(losses))
+
+
+def test_arrays_have_fixed_types():
+    made = RateRecord([0, 1], {"all": (1, 2)}, [1, 2])
+    assert (made.steps.dtype, made.rates["all"].dtype, made.losses.dtype) == (np.int64, np.float64, np.float64)
+    assert len(made) == 2
+    with pytest.raises(AttributeError):
+        made.steps = np.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rates", "losses"),
+    [([0], {"all": [1.0]}, []), ([0, 1], {"a": [1.0, 2.0], "b": [1.0]}, [1.0, 2.0]), ([], {"all": [1.0]}, [])],
+)
+def test_arrays_of_different_lengths(steps, rates, losses):
+    with pytest.raises(ValueError, match="one length"):
+        RateRecord(steps, rates, losses)
+
+
+@pytest.mark.parametrize("losses", [[[1.0], [2.0]], [[1.0, 2.0], [3.0, 4.0]]])
+def test_arrays_have_one_dimension(losses):
+    with pytest.raises(ValueError, match=r"shape|dimension|length"):
+        RateRecord([0, 1], {"all": [0.1, 0.1]}, losses)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        record(),
+        record(losses=[np.nan, 2.0, np.nan]),
+        record(steps=[5, 5, 2**31 - 1]),
+        record(steps=[], losses=[], all=[]),
+        record(**{"größe/☃": [0.1, 0.2, 1e-17]}),
+    ],
+    ids=["plain", "NaN", "large", "empty", "name"],
+)
+def test_json_gives_back_every_bit(made):
+    text = made.to_json()
+    again = RateRecord.from_json(text)
+    assert again == made
+    np.testing.assert_array_equal(again.steps, made.steps)
+    np.testing.assert_array_equal(again.losses, made.losses)
+    assert list(again.rates) == list(made.rates)
+    for name in made.rates:
+        np.testing.assert_array_equal(again.rates[name], made.rates[name])
+    # JSON itself knows neither NaN nor infinity.
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_an_infinite_loss_comes_back_as_not_known():
+    again = RateRecord.from_json(record(losses=[np.inf, -np.inf, 1.0]).to_json())
+    np.testing.assert_array_equal(again.losses, [np.nan, np.nan, 1.0])
+
+
+def test_equality():
+    assert record() == record()
+    assert record() != record(steps=[0, 1, 3])
+    assert record(losses=[np.nan] * 3) == record(losses=[np.nan] * 3)
+    assert record() != "record"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '"kadence"',
+        record().to_json()[:-20],
+        record().to_json().replace('"rates", "version"', '"range test", "version"'),
+        record().to_json().replace('"version": 1', '"version": 2'),
+        *(
+            json.dumps({key: value for key, value in json.loads(record().to_json()).items() if key != left_out})
+            for left_out in ("kadence", "version", "steps", "rates", "losses")
+        ),
+        *(
+            json.dumps({**json.loads(record().to_json()), **changed})
+            for changed in (
+                {"steps": [0, 1]},
+                {"steps": "abc"},
+                {"steps": [0, "x", 2]},
+                {"steps": [0.5, 1, 2]},
+                {"steps": None},
+                {"rates": [1, 2, 3]},
+                {"rates": {"all": None}},
+                {"rates": {"all": "abc"}},
+                {"rates": {"all": [0.1, 0.2]}},
+                {"losses": 3},
+                {"losses": ["a", 1, 2]},
+                {"losses": [[1], [2], [3]]},
+            )
+        ),
+    ],
+)
+def test_text_that_is_not_a_record(text):
+    with pytest.raises(ValueError, match=r"`\w+` must .* Received: "):
+        RateRecord.from_json(text)
+
+
+@pytest.mark.parametrize("text", [None, 3, record()])
+def test_what_is_not_text(text):
+    with pytest.raises((TypeError, ValueError), match=r"`text` must "):
+        RateRecord.from_json(text)
+
+
+def test_before():
+    made = record(steps=[3, 3, 4])
+    assert len(made.before(3)) == 0
+    assert list(made.before(3).rates) == ["low", "head"]
+    assert made.before(4) == record(steps=[3, 3], losses=[3.0, 2.0], low=[1e-5, 1e-7], head=[0.1, 1 / 3])
+    assert made.before(100) == made
+
+
+def test_then():
+    first, second = record(), record(steps=[3], losses=[0.5], head=[0.2], low=[0.1])
+    both = first.then(second)
+    assert both.steps.tolist() == [0, 1, 2, 3]
+    assert both.rates["low"].tolist() == [1e-5, 1e-7, 1e-300, 0.1]
+    assert both.rates["head"].tolist() == [0.1, 1 / 3, 0.0, 0.2]
+    assert both.losses.tolist() == [3.0, 2.0, 1.0, 0.5]
+    assert both.before(3) == first
+
+
+def test_then_with_an_empty_record():
+    empty = RateRecord(np.zeros(0), {}, np.zeros(0))
+    assert empty.then(record()) == record()
+    assert record().then(empty) == record()
+    assert record().before(0).then(record()) == record()
+
+
+def test_then_of_other_groups():
+    with pytest.raises(ValueError, match=r"`later` must have the groups \['low', 'head'\].*\['all'\]"):
+        record().then(record(all=[1.0, 2.0, 3.0]))
+
+
+def test_a_file_is_written_as_utf_8(tmp_path):
+    write_text(tmp_path / "räte.json", "größe ☃\n")
+    assert (tmp_path / "räte.json").read_bytes() == "größe ☃\n".encode()
+    write_text(str(tmp_path / "räte.json"), "shorter")
+    assert (tmp_path / "räte.json").read_text() == "shorter"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("when", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(when, tmp_path, monkeypatch):
+    file = tmp_path / "rates.json"
+    write_text(file, "old")
+
+    def fail(*args):
+        raise OSError("No space left on device")
+
+    if when == "fsync":
+        monkeypatch.setattr("kadence.records.os.fsync", fail)
+    else:
+        monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(file, "new")
+    monkeypatch.undo()
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.json"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "rates.json"
+    write_text(file, "old")
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kadence.records.os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.json"]
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_text(tmp_path / "nowhere" / "rates.json", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_surrogate_that_is_not_text_leaves_the_old_file(tmp_path):
+    file = tmp_path / "rates.json"
+    write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(file, "\ud800")
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.json"]
