@@ -15,7 +15,7 @@ from kadence.digits import write_digits
 COMMON = "--image-size 64 --no-augment --batch-size 16"
 RUNS = {
     "frozen": ("backbone frozen, head trained", "--rates 0,0,1e-2 --cycles 2"),
-    "finetuned": ("every group at its rate, warm restarts", "--rates 1e-3,1e-3,3e-3 --cycles 2"),
+    "finetuned": ("every group at its rate, warm restarts", "--rates 2e-4,4e-4,2e-3 --cycles 2"),
 }
 
 

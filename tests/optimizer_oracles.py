@@ -191,9 +191,10 @@ def assert_close(model, expected, rtol=1e-5, atol=2e-6):
             np.testing.assert_allclose(got, want, rtol, atol, err_msg=name)
 
 
-def fit(model, optimizer, x, y, loss=linear_loss, **kwargs):
-    # XLA on TensorFlow costs a second a model and is tried where it matters.
-    model.compile(optimizer, loss, jit_compile="auto" if keras.backend.backend() == "jax" else False)
+def fit(model, optimizer, x, y, loss=linear_loss, eager=False, **kwargs):
+    """Compile and fit; `eager` saves the second that compiling takes, where that is not the point."""
+    # XLA on TensorFlow is tried in a test of its own.
+    model.compile(optimizer, loss, run_eagerly=eager, jit_compile="auto" if keras.backend.backend() == "jax" else False)
     return model.fit(x, y, **{"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs})
 
 

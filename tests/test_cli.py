@@ -22,7 +22,7 @@ from kadence import classifier, cli
 from kadence.backbones import backbone_names
 
 # `main` prints warnings itself; as errors they would not reach it.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

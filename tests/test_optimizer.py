@@ -322,6 +322,22 @@ def test_each_group_equals_a_plain_optimizer_with_its_rate_on_its_variables_only
         np.testing.assert_allclose(got, want, 1e-6, 1e-7)
 
 
+def test_a_scheduled_momentum_is_that_of_the_formula():
+    momentum = kadence.Linear(0.5, 0.9, n_steps=4)
+
+    def formula(state, g, w, lr, t):
+        state["m"] = (0.5, 0.6, 0.7, 0.8, 0.9)[t - 1] * state.get("m", 0.0) - lr * g
+        return -state["m"]
+
+    model = branches()
+    x, y = batches(STEPS)
+    expected = oracle(formula, by_layer(model), batch_gradients(x, y))
+    inner = keras.optimizers.SGD(RESTARTS, momentum=0.9)
+    fit(model, DiscriminativeOptimizer(inner, three_groups(model), MULTIPLIERS, schedules={"momentum": momentum}), x, y)
+    assert_close(model, expected)
+    assert inner.momentum == 0.9
+
+
 def hyperparameters(optimizer):
     """Those of an optimizer that can be scheduled."""
     left_out = ("learning_rate", "loss_scale_factor", "ema_momentum")
@@ -373,7 +389,7 @@ def test_an_embedding_whose_gradient_is_sparse():
         before = values(model.trainable_variables[0])
         if multipliers:
             optimizer = DiscriminativeOptimizer(optimizer, kadence.split(model, at="head"), multipliers)
-        fit(model, optimizer, x, y, loss="mse")
+        fit(model, optimizer, x, y, loss="mse", eager=True)
         results.append(all_values(model.trainable_variables))
     assert_same(results[0], results[1])
     np.testing.assert_array_equal(results[2][0], before)

@@ -133,12 +133,19 @@ CASES = {
     "tuned": lambda: two_rates(nested(), "head", TunedAdam(0.01, half=False)),
     "never fitted": lambda: two_rates(sequential(), "head", keras.optimizers.Nadam(SCHEDULE)),
 }
+#: What is not run eagerly; on JAX, branches that are run eagerly are compiled again at each step.
+COMPILED = ["functional", "accumulating", "scaled"]
 #: What goes to another backend: classes of Keras, with and without state, a wrapper and groups with a frozen layer.
 ABROAD = ["sequential", "subclassed", "frozen", "scaled"]
 
 
 def in_loss_scale(model, optimizer):
     return model, keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0)
+
+
+def compile_it(model, optimizer, run_eagerly=True):
+    """Eager, where compiling takes most of the time and nothing depends on it."""
+    model.compile(optimizer, "mse", run_eagerly=run_eagerly, jit_compile="auto" if BACKEND == "jax" else False)
 
 
 def train(model):
@@ -184,7 +191,7 @@ def saved(tmp_path_factory):
     expected = {}
     for name, case in CASES.items():
         model, optimizer = case()
-        model.compile(optimizer, "mse", jit_compile="auto" if BACKEND == "jax" else False)
+        compile_it(model, optimizer, run_eagerly=name not in COMPILED)
         if name != "never fitted":
             train(model)
         model.save(folder / f"{name}.keras")
@@ -302,7 +309,7 @@ def test_groups_that_alternate_survive_without_training(tmp_path):
     """Not fitted, the optimizer does not know the order of the model's variables yet."""
     model = chain()
     groups = kadence.group_by(model, {"outer": ["low", "head"], "inner": "middle"})
-    model.compile(DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [0.1, 1.0]), "mse")
+    compile_it(model, DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [0.1, 1.0]))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     train(model)
@@ -314,7 +321,7 @@ def test_groups_that_alternate_survive_without_training(tmp_path):
 def test_groups_that_alternate_survive_after_training(tmp_path):
     model = chain()
     groups = kadence.group_by(model, {"outer": ["low", "head"], "inner": "middle"})
-    model.compile(DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [0.1, 1.0]), "mse")
+    compile_it(model, DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [0.1, 1.0]))
     train(model)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -328,7 +335,7 @@ def test_a_layer_frozen_or_unfrozen_after_training_does_not_make_the_file_unread
     """Keras warns that it skips the state of a plain optimizer here, and loads the model."""
     model = chain()
     model.get_layer("low").trainable = not trainable
-    model.compile(DiscriminativeOptimizer(keras.optimizers.Adam(0.1), three_groups(model), [0.1, 1.0, 1.0]), "mse")
+    compile_it(model, DiscriminativeOptimizer(keras.optimizers.Adam(0.1), three_groups(model), [0.1, 1.0, 1.0]))
     train(model)
     model.get_layer("low").trainable = trainable
     model.save(tmp_path / "model.keras")
@@ -388,7 +395,7 @@ def test_a_class_that_is_not_registered_comes_by_custom_objects(tmp_path):
 
     model = chain()
     optimizer = DiscriminativeOptimizer(Unregistered(0.1), three_groups(model), [0.1, 1.0, 1.0])
-    model.compile(optimizer, "mse")
+    compile_it(model, optimizer)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Unregistered": Unregistered})
     assert isinstance(again.optimizer.inner_optimizer, Unregistered)
@@ -398,7 +405,7 @@ def test_a_class_that_is_not_registered_comes_by_custom_objects(tmp_path):
 
 def test_a_clone_compiled_from_the_configuration_trains_alike():
     model, optimizer = CASES["functional"]()
-    model.compile(optimizer, "mse")
+    compile_it(model, optimizer)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     clone.compile_from_config(model.get_compile_config())
@@ -410,7 +417,7 @@ def test_a_clone_compiled_from_the_configuration_trains_alike():
 
 def test_copies_of_the_model_are_independent():
     model, optimizer = CASES["functional"]()
-    model.compile(optimizer, "mse")
+    compile_it(model, optimizer)
     train(model)
     pickled = pickle.loads(pickle.dumps(model))  # noqa: S301
     assert_same(state(pickled), state(model))
@@ -426,11 +433,11 @@ def test_copies_of_the_model_are_independent():
 
 def test_weights_alone_restore_the_step_of_the_schedule(tmp_path):
     model, optimizer = CASES["functional"]()
-    model.compile(optimizer, "mse")
+    compile_it(model, optimizer)
     train(model)
     model.save_weights(tmp_path / "model.weights.h5")
     fresh, optimizer = CASES["functional"]()
-    fresh.compile(optimizer, "mse")
+    compile_it(fresh, optimizer)
     optimizer.build(fresh.trainable_variables)
     fresh.load_weights(tmp_path / "model.weights.h5")
     assert int(optimizer.iterations) == 3
@@ -450,7 +457,7 @@ def test_backup_and_restore_goes_on_at_the_epoch_and_the_step(tmp_path):
     for crash in (False, True):
         backup = keras.callbacks.BackupAndRestore(tmp_path / f"backup_{crash}")
         model, optimizer = CASES["functional"]()
-        model.compile(optimizer, "mse")
+        compile_it(model, optimizer)
         arguments = {"epochs": 4, "batch_size": 4, "shuffle": False, "verbose": 0}
         recorder = kadence_recorder(tmp_path / "rates.json" if crash else None)
         if crash:
@@ -460,7 +467,7 @@ def test_backup_and_restore_goes_on_at_the_epoch_and_the_step(tmp_path):
             assert len(written) == 6
             backup = keras.callbacks.BackupAndRestore(tmp_path / f"backup_{crash}")
             model, optimizer = CASES["functional"]()
-            model.compile(optimizer, "mse")
+            compile_it(model, optimizer)
             recorder = kadence_recorder(previous=written)
         model.fit(X, Y, callbacks=[backup, recorder], **arguments)
         assert int(optimizer.iterations) == 12

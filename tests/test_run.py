@@ -225,7 +225,7 @@ def test_trained_batch_norm_has_the_statistics_of_the_training_photos(photos, tm
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     train, validation = held_out(settings)
     backbone = model.get_layer("tiny")
-    features = keras.Model(backbone.inputs, backbone.get_layer("conv1").output)
+    features = keras.Model(backbone.input, backbone.get_layer("conv1").output)
     pooled = np.mean([features.predict_on_batch(train[i][0]).mean((0, 1, 2)) for i in range(len(train))], 0)
     np.testing.assert_allclose(backbone.get_layer("norm1").get_weights()[2], pooled, rtol=1e-4, atol=1e-5)
     accuracy, _ = evaluate(model, validation)

@@ -26,7 +26,7 @@ from kadence.schedules import Schedule
 
 _LARGEST_CONFIG = 2**26  # bytes
 _HORIZON, _MOST_RESTARTS = 100_000, 1000  # steps, restarts
-_STOCK = "keras.optimizers.schedules"
+_STOCK = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type)}  # Keras's own schedules
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
         # Once loaded, the variables of a nested model have paths without its name.
         facts["patterns"] = [(p, [p]) for p in facts["patterns"] if "/" in p and p.partition("/")[0] in nested]
         return _findings(facts)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(_checks.sentence("path", "name the file of a compiled model", str(path))) from error
 
 
 def _findings(facts: dict[str, Any]) -> tuple[Finding, ...]:
     found = (trap(fact) for kind, traps in _TRAPS.items() for fact in facts.get(kind, ()) for trap in traps)
-    return tuple(finding for finding in found if finding is not None)
+    return tuple(dict.fromkeys(finding for finding in found if finding is not None))
 
 
 # Facts
@@ -161,8 +161,8 @@ def _described(optimizer: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(patterns, Mapping):
         yield {"class_name": "OptimizerMap", "config": {"optimizer_map": list(patterns)}}
     elif isinstance(schedule, KerasSchedule):
-        stock = getattr(schedules, type(schedule).__name__, None) is type(schedule)
-        rate = {"module": _STOCK, "config": schedule.get_config()} if stock else {"config": {}}
+        stock = type(schedule) in _STOCK.values()
+        rate = {"module": schedules.__name__, "config": schedule.get_config()} if stock else {"config": {}}
         config["learning_rate"] = {"class_name": type(schedule).__name__, **rate}
         config["gradient_accumulation_steps"] = optimizer.gradient_accumulation_steps
     yield {"class_name": type(optimizer).__name__, "config": config}
@@ -186,10 +186,10 @@ def _optimizer_facts(entries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 def _rates(config: dict[str, Any], by_group: bool) -> Iterator[_Rate]:
     entry = config.get("learning_rate")
     if isinstance(entry, dict) and entry.get("class_name") != "__lambda__" and isinstance(entry.get("config"), dict):
-        stock = entry.get("module") == _STOCK
+        stock = entry.get("module") == schedules.__name__ and entry["class_name"] in _STOCK
         accumulation = 1 if by_group else int(config.get("gradient_accumulation_steps") or 1)
         numbers = _numbers(entry["config"]) if stock else {}
-        yield _Rate(str(config.get("name")), entry["class_name"], numbers, accumulation)
+        yield _Rate(str(config.get("name")), str(entry["class_name"]), numbers, accumulation)
 
 
 def _numbers(config: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def _sample(schedule: str, numbers: dict[str, Any], steps: Sequence[int]) -> Any
     """Rates of a Keras schedule at `steps`, or what it raises; for CosineDecayRestarts compiled, as in `fit`."""
     dtype = keras.backend.standardize_dtype("int")
     try:
-        made = getattr(schedules, schedule)(**numbers)
+        made = _STOCK[schedule](**numbers)
         if schedule == "CosineDecayRestarts":
             return np.asarray(ops.convert_to_numpy(_compiled(made)(ops.convert_to_tensor(steps, dtype))))
         return np.array([as_number(made(ops.convert_to_tensor(step, dtype))) for step in steps])
@@ -455,12 +455,9 @@ def _schedule_free(model: Any) -> Finding | None:
     if not isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
         return None
     if optimizer.built:
-        pairs = [
-            pair
-            for pair in zip(optimizer._momentums, optimizer._trainable_variables, strict=True)
-            if pair[0] is not None
-        ]
-        if as_number(optimizer.iterations) > 0 or all(as_number(ops.all(ops.equal(*pair))) for pair in pairs):
+        pairs = zip(optimizer._momentums, optimizer._trainable_variables, strict=True)
+        same = all(momentum is None or as_number(ops.all(ops.equal(momentum, v))) for momentum, v in pairs)
+        if same or as_number(optimizer.iterations) > 0:
             return None
         start, change = "other weights than the model has", "Compile with a new optimizer."
     elif _backend() == "TensorFlow" and not model.run_eagerly:

@@ -66,8 +66,9 @@ def equal_batches(count):
     return np.tile(x, (count, 1)), np.tile(y, (count, 1)), linear_gradients(x, y)
 
 
-def compiled(model, optimizer, loss=linear_loss, **kwargs):
-    model.compile(optimizer, loss, jit_compile="auto" if BACKEND == "jax" else False, **kwargs)
+def compiled(model, optimizer, loss=linear_loss, run_eagerly=True, **kwargs):
+    """Eager, as the recorder sees nothing of the step itself, except where Keras needs it otherwise."""
+    model.compile(optimizer, loss, run_eagerly=run_eagerly, **kwargs)
     return model
 
 
@@ -180,7 +181,7 @@ def test_the_losses_are_those_of_each_batch():
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution on PyTorch")
 def test_batches_of_one_execution_share_their_mean_loss():
-    model, recorder = standing_still(steps_per_execution=3), RateRecorder()
+    model, recorder = standing_still(steps_per_execution=3, run_eagerly=False), RateRecorder()
     x, y = batches(8)
     fit(model, x, y, [recorder])
     parts = np.split(loss_of_each_batch(model, x, y), [3, 6])
@@ -192,7 +193,7 @@ def test_batches_of_one_execution_share_their_mean_loss():
 def test_rates_do_not_depend_on_steps_per_execution():
     model, recorder = from_zero(), RateRecorder()
     x, y, _ = equal_batches(8)
-    compiled(model, grouped(model, SCHEDULE), steps_per_execution=3)
+    compiled(model, grouped(model, SCHEDULE), steps_per_execution=3, run_eagerly=False)
     fit(model, x, y, [recorder], epochs=2)
     assert recorder.record.steps.tolist() == list(range(16))
     np.testing.assert_allclose(recorder.record.rates["head"], SCHEDULE.sample(16), 1e-9)
@@ -412,7 +413,7 @@ def test_on_jax_no_batch_waits_for_the_state(monkeypatch):
         synced.clear()
         model = from_zero()
         x, y, _ = equal_batches(5)
-        compiled(model, grouped(model, 0.1))
+        compiled(model, grouped(model, 0.1), run_eagerly=False)
         fit(model, x, y, callbacks, epochs=2)
         counts.append(len(synced))
     assert counts[:2] == [2, 2]  # once an epoch, as Keras does

@@ -28,7 +28,7 @@ TOLERANCE = 1e-6
 #: First cycles beyond the issue's, of which float32 cannot hold every step.
 LONG = [2**24 + 1, 123_456_789, MAX]
 #: A first cycle is a new trace; only PyTorch, which does not compile, has time for many.
-FIRSTS = [*range(1, 401, 19), *LONG] if BACKEND == "torch" else [1, 7, 10, 400, *LONG[::2]]
+FIRSTS = [*range(1, 401, 19), *LONG] if BACKEND == "torch" else [1, 10, 400, MAX]
 
 
 # The oracle
@@ -209,14 +209,10 @@ def test_the_backend_is_exact_for_every_first_cycle(mult):
     assert wrong_on_backend(range(1, 401), mult) == [0, 0]
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize(("first", "mult"), [(7, "1"), (10, "1.1"), (400, "2")])
-def test_rates_are_exact_in_the_backends_own_setting(first, mult, compiled):
-    where = boundaries(first, mult)
-    schedule = WarmRestarts(0.1, first, float(mult), lr_min=1e-5, peak_decay=0.9)
-    found = rates(schedule, where.steps, compiled=compiled)
-    assert found.dtype == "float32"
-    assert wrong_rates(found, schedule, where) == 0
+def test_the_backend_is_exact_eagerly():
+    where = boundaries(10, "1.1")
+    schedule = WarmRestarts(0.1, 10, 1.1, lr_min=1e-5, peak_decay=0.9)
+    assert wrong_rates(rates(schedule, where.steps, compiled=False), schedule, where) == 0
 
 
 KINDS = {
@@ -453,8 +449,8 @@ def test_equals_a_join_of_optax_cosines(mult, peak_decay, lr_min):
 def test_equals_keras_away_from_its_restarts(mult, alpha):
     peer = keras.optimizers.schedules.CosineDecayRestarts(0.1, 16, t_mul=float(mult), alpha=alpha)
     ours = WarmRestarts(0.1, 16, mult, lr_min=0.1 * alpha)
-    for step in (1, 5, 14, 18, 30, 33, 45, 70, 100):
-        assert float(ours(step)) == pytest.approx(float(peer(step)), abs=1e-7)
+    steps = [1, 5, 14, 18, 30, 33, 45, 70, 100]
+    np.testing.assert_allclose(ours.at(steps), array(peer(tensor(steps, "float32"))), atol=1e-7)
 
 
 # cycle_ends
