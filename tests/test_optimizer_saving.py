@@ -165,6 +165,8 @@ def go_on(folder, out):
     """Load each model in a folder, train it, write its state."""
     for file in Path(folder).glob("*.keras"):
         model = keras.saving.load_model(file)
+        # Keras writes JAX's jit_compile=True into the file, with which PyTorch would call its compiler, for minutes.
+        model.jit_compile = BACKEND == "jax"
         train(model)
         np.savez(Path(out) / file.stem, *state(model))
 

@@ -302,12 +302,12 @@ def _integer_rate(rate: _Rate) -> Finding | None:
 
 
 def _sample(schedule: str, numbers: dict[str, Any], steps: Sequence[int]) -> Any:
-    """Rates of a Keras schedule at `steps`, or what it raises; for CosineDecayRestarts compiled, as in `fit`."""
+    """Rates of a Keras schedule at `steps`, compiled as in `fit`; or what it raises."""
     dtype = keras.backend.standardize_dtype("int")
     try:
-        made = _STOCK[schedule](**numbers)
-        if schedule == "CosineDecayRestarts":
-            return np.asarray(ops.convert_to_numpy(_compiled(made)(ops.convert_to_tensor(steps, dtype))))
+        made = _compiled(_STOCK[schedule](**numbers))
+        if schedule == "CosineDecayRestarts":  # which takes an array
+            return np.asarray(ops.convert_to_numpy(made(ops.convert_to_tensor(steps, dtype))))
         return np.array([as_number(made(ops.convert_to_tensor(step, dtype))) for step in steps])
     except Exception as error:  # whether it raises is the question
         return error

@@ -31,7 +31,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("loss {task.fields[loss]:.4f}"),
+            progress.TextColumn("{task.fields[loss]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -51,11 +51,12 @@ class ProgressDisplay(keras.callbacks.Callback):
         if self._task is not None:
             self._bar.remove_task(self._task)
         name = f"epoch {epoch + 1}/{self.params['epochs']}"
-        self._task = self._bar.add_task(name, total=self.params["steps"], loss=float("nan"))
+        self._task = self._bar.add_task(name, total=self.params["steps"], loss="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=batch + 1, loss=float((logs or {}).get("loss", float("nan"))))
+        loss = float((logs or {}).get("loss", float("nan")))
+        self._bar.update(self._task, completed=batch + 1, loss=f"loss {loss:.4f}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Print the epoch's metrics."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from kadence import _checks
 from kadence.records import write_text
 
 Row = dict[str, float]
@@ -49,6 +50,7 @@ class RunFolder(keras.callbacks.Callback):
         backups = self._backups()
         finished = 0
         if backups:
+            _check_backup(backups[-1])
             self._keras_backup(backups[-1]).on_train_begin()
             finished = int(backups[-1].name.rpartition("_")[2])
         self.rows = self.rows[:finished]
@@ -83,6 +85,13 @@ class RunFolder(keras.callbacks.Callback):
         part.rename(part.with_name(f"epoch_{epoch + 1:05d}"))
         for backup in older:
             shutil.rmtree(backup)
+
+
+def _check_backup(backup: Path) -> None:
+    for name in ("latest.weights.h5", "training_metadata.json"):
+        if not (backup / name).is_file():
+            remedy = "Delete that folder to go on from the epoch before, or start a new run."
+            raise ValueError(_checks.sentence("backup", f"be whole, with {name} in it", str(backup), remedy))
 
 
 def save_model(model: keras.Model, path: Path) -> None:

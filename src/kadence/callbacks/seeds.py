@@ -1,5 +1,6 @@
 """EpochSeeds: dropout and augmentation that an interrupted run repeats."""
 
+import sys
 from typing import Any
 
 import keras
@@ -32,3 +33,6 @@ class EpochSeeds(keras.callbacks.Callback):
         states = [variable for variable in self.model.variables if variable.name == "seed_generator_state"]
         for position, state in enumerate(states):
             state.assign(np.random.default_rng([self.seed, epoch, position]).integers(0, 2**31, size=2))
+        if keras.backend.backend() == "torch":
+            # Keras's dropout draws from PyTorch's own generator there.
+            sys.modules["torch"].manual_seed(int(np.random.default_rng([self.seed, epoch]).integers(0, 2**31)))

@@ -1,6 +1,7 @@
 """Schedule: a rate as a function of the step, the same on a backend tensor and in NumPy."""
 
 import sys
+from fractions import Fraction
 from typing import Any, Protocol
 
 import keras
@@ -31,6 +32,11 @@ class ArrayOps(Protocol):
     def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any: ...
 
 
+def _real_dtype() -> str:
+    """What formulas are computed in: half precision would lose the place in the cycle."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
 class _NumPyOps:
     def real(self, value: Any) -> Any:
         return np.asarray(value, np.float64)
@@ -44,11 +50,11 @@ class _NumPyOps:
 
 class _KerasOps:
     def real(self, value: Any) -> Any:
-        return ops.cast(value, keras.config.floatx())
+        return ops.cast(value, _real_dtype())
 
     def table(self, values: Any) -> Any:
         array = np.asarray(values)
-        return ops.convert_to_tensor(array, "int32" if array.dtype.kind == "i" else keras.config.floatx())
+        return ops.convert_to_tensor(array, "int32" if array.dtype.kind == "i" else _real_dtype())
 
     def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any:
         # The tables are short: counting is one vector operation, where XLA's search is a loop.
@@ -84,9 +90,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """
         known = _known_step(step)
         if known is not None:
-            known = _checks.integer("step", known, minimum=0, unit="in optimizer steps")
             return ops.convert_to_tensor(float(self.at(known)), keras.config.floatx())
-        return self._formula(ops.cast(step, "int32"), _KERAS)
+        return ops.cast(self._formula(ops.cast(step, "int32"), _KERAS), keras.config.floatx())
 
     def sample(self, n_steps: int, start: int = 0) -> np.ndarray:
         """Rates at the steps start, start + 1, ..., start + n_steps - 1, computed in NumPy.
@@ -104,7 +109,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """
         start = _checks.integer("start", start, minimum=0, unit="in optimizer steps")
         n_steps = _checks.integer("n_steps", n_steps, minimum=0, unit="in optimizer steps")
-        _checks.integer("start + n_steps", start + n_steps, minimum=0, unit="in optimizer steps")
+        _checks.integer("start + n_steps - 1", max(start + n_steps - 1, 0), minimum=0, unit="in optimizer steps")
         return self.at(np.arange(start, start + n_steps, dtype=np.int64))
 
     def at(self, steps: Any) -> np.ndarray:
@@ -115,8 +120,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
         Returns:
             Array of the shape of `steps`, float64.
+
+        Raises:
+            ValueError: If a step is negative or beyond 2**31 - 1.
+            TypeError: If a step is not an integer.
         """
-        steps = np.asarray(steps, np.int64)
+        steps = check_steps(steps)
         return np.broadcast_to(np.asarray(self._formula(steps, _NUMPY), np.float64), steps.shape).copy()
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
@@ -137,13 +146,24 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
 
 
+def check_steps(steps: Any) -> np.ndarray:
+    """`steps` as an int64 array of steps that can be counted."""
+    array = np.asarray(steps)
+    rule = "be integers, in optimizer steps"
+    if array.size and (array.dtype.kind not in "iu" or isinstance(steps, bool)):
+        raise TypeError(_checks.sentence("steps", rule, steps))
+    if array.size and not 0 <= array.min() <= array.max() <= _checks.MAX_STEPS:
+        raise ValueError(_checks.sentence("steps", f"be integers from 0 to {_checks.MAX_STEPS}", steps))
+    return array.astype(np.int64)
+
+
 def _known_step(step: Any) -> int | None:
     """The step as an int where it is one already or costs nothing to read, else None.
 
     PyTorch runs eagerly: on the CPU, one of its operations on a scalar costs as much as a whole formula in NumPy.
     """
-    if isinstance(step, (int, np.integer)):
-        return int(step)
+    if isinstance(step, (int, float, str, list, tuple, np.generic)) or step is None:
+        return _checks.integer("step", step, minimum=0, unit="in optimizer steps")
     if keras.backend.backend() != "torch":
         return None
     torch = sys.modules["torch"]
@@ -174,4 +194,9 @@ def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:
     """
     epochs = _checks.number("epochs", epochs, minimum=0.0, unit="in epochs")
     steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, minimum=1, unit="in optimizer steps")
-    return int(np.floor(epochs * steps_per_epoch + 0.5))
+    # The decimal that was written, not the float next to it.
+    steps = int(Fraction(repr(epochs)) * steps_per_epoch + Fraction(1, 2))
+    if steps > _checks.MAX_STEPS:
+        remedy = f"They are {steps_per_epoch} steps each."
+        raise ValueError(_checks.sentence("epochs", f"be at most {_checks.MAX_STEPS} steps, in epochs", epochs, remedy))
+    return steps

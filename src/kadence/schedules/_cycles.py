@@ -14,11 +14,15 @@ from kadence.schedules._shapes import cosine, delayed, integer_power
 
 
 class _Runs(NamedTuple):
-    """Cycles of equal length, taken together: where each run starts, its first cycle, and its cycles' length."""
+    """Cycles of equal length, taken together: where each run starts, its first cycle, and its cycles' length.
+
+    A length is counted up to 2**31 - 1; what it has beyond that is a float.
+    """
 
     starts: np.ndarray
     first_cycles: np.ndarray
     lengths: np.ndarray
+    beyond: np.ndarray
 
 
 @functools.lru_cache(maxsize=64)
@@ -27,21 +31,25 @@ def _runs(first_cycle_steps: int, cycle_mult: float) -> _Runs:
 
     Sixty digits make the products exact as long as a tie between two integers is possible at all.
     """
-    starts, first_cycles, lengths = [], [], []
+    rows = []
     with localcontext() as context:
         context.prec = 60
-        exact, factor, half = Decimal(first_cycle_steps), Decimal(repr(cycle_mult)), Decimal("0.5")
+        first, factor, half = Decimal(first_cycle_steps), Decimal(repr(cycle_mult)), Decimal("0.5")
         start = cycle = 0
         while start <= _checks.MAX_STEPS:
+            exact = first * factor**cycle
             length = int(exact + half)
-            if not lengths or length != lengths[-1]:
-                starts.append(start)
-                first_cycles.append(cycle)
-                lengths.append(length)
+            counted = min(length, _checks.MAX_STEPS)
+            rows.append((start, cycle, counted, min(float(length - counted), 1e30)))
             if factor == 1:
                 break
-            start, cycle, exact = start + length, cycle + 1, exact * factor
-    return _Runs(np.array(starts), np.array(first_cycles), np.array(lengths))
+            # The first cycle that is longer: by logarithm, then by comparison, as the logarithm is rounded.
+            following = max(cycle + 1, int(((length + half) / first).ln() / factor.ln()) - 1)
+            while first * factor**following < length + half:
+                following += 1
+            start, cycle = start + (following - cycle) * length, following
+    starts, first_cycles, lengths, beyond = zip(*rows, strict=True)
+    return _Runs(np.array(starts), np.array(first_cycles), np.array(lengths), np.array(beyond))
 
 
 @keras.saving.register_keras_serializable(package="kadence")
@@ -109,12 +117,10 @@ class WarmRestarts(Schedule):
             length = self.first_cycle_steps
             return step // length, step % length, length, 0.0
         run = xp.searchsorted(xp.table(runs.starts), step, side="right") - 1
-        counted = np.minimum(runs.lengths, _checks.MAX_STEPS)
-        beyond = (runs.lengths - counted).astype(np.float64)
-        length = xp.take(xp.table(counted), run)
+        length = xp.take(xp.table(runs.lengths), run)
         since = step - xp.take(xp.table(runs.starts), run)
         cycle = xp.take(xp.table(runs.first_cycles), run) + since // length
-        return cycle, since % length, length, xp.take(xp.table(beyond), run) if beyond.any() else 0.0
+        return cycle, since % length, length, xp.take(xp.table(runs.beyond), run) if runs.beyond.any() else 0.0
 
     def _place(self, step: Any, xp: ArrayOps) -> tuple[Any, Any]:
         """Index of the cycle, an integer, and the fraction of it that is left, in (0, 1]."""
@@ -224,9 +230,9 @@ class Cyclical(Schedule):
         gamma: float = 1.0,
     ):
         self.lr_max, self.lr_min = check_floor(lr_max, lr_min)
-        self.up_steps = _checks.integer("up_steps", up_steps, minimum=1, maximum=2**30, unit="in optimizer steps")
+        self.up_steps = _checks.integer("up_steps", up_steps, minimum=1, maximum=2**30 - 1, unit="in optimizer steps")
         down = up_steps if down_steps is None else down_steps
-        self.down_steps = _checks.integer("down_steps", down, minimum=1, maximum=2**30, unit="in optimizer steps")
+        self.down_steps = _checks.integer("down_steps", down, minimum=1, maximum=2**30 - 1, unit="in optimizer steps")
         self.mode = _checks.one_of("mode", mode, ("triangular", "triangular2", "exp_range"))
         self.gamma = _checks.number("gamma", gamma, above=0.0, maximum=1.0)
 

@@ -1,5 +1,6 @@
 """The only combinators: one schedule after another, a warm-up before one, one times a factor."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,10 +53,11 @@ class _Join(_Compound):
         rule = "be a sequence of at least one schedule"
         self.schedules = [check_schedule("schedules", item) for item in _checks.sequence("schedules", schedules, rule)]
         rule = f"be a sequence of {len(self.schedules) - 1} steps, one fewer than schedules"
-        if len(_checks.sequence("at_steps", at_steps, rule, minimum_length=0)) != len(self.schedules) - 1:
+        steps = _checks.sequence("at_steps", at_steps, rule, minimum_length=0)
+        if len(steps) != len(self.schedules) - 1:
             raise ValueError(_checks.sentence("at_steps", rule, at_steps))
         unit = "in optimizer steps"
-        self.at_steps = _checks.increasing("at_steps", at_steps, minimum=1, unit=unit) if len(at_steps) else []
+        self.at_steps = _checks.increasing("at_steps", steps, minimum=1, unit=unit) if steps else []
         self.lr_max = max(schedule.lr_max for schedule in self.schedules)
         self.lr_min = min(schedule.lr_min for schedule in self.schedules)
 
@@ -76,6 +78,9 @@ class _Scale(_Compound):
     def __init__(self, schedule: Schedule, factor: float):
         self.schedule = check_schedule("schedule", schedule)
         self.factor = _checks.number("factor", factor, minimum=0.0)
+        if not math.isfinite(schedule.lr_max * self.factor):
+            rule = f"give finite rates from a schedule with the peak {schedule.lr_max!r}"
+            raise ValueError(_checks.sentence("factor", rule, factor))
         self.lr_max, self.lr_min = schedule.lr_max * self.factor, schedule.lr_min * self.factor
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kadence import _checks
-from kadence.schedules._base import ArrayOps, Schedule
+from kadence.schedules._base import ArrayOps, Schedule, check_steps
 from kadence.schedules._shapes import CURVES
 
 _INTERPOLATIONS = ("constant", *CURVES)
@@ -59,7 +59,7 @@ class _Function(Schedule):
         self.lr_min = _checks.number("lr_min", lr_min, minimum=0.0, maximum=self.lr_max)
 
     def __call__(self, step: Any) -> Any:
-        return ops.cast(self.function(ops.cast(step, "int32")), keras.config.floatx())
+        return self._formula(ops.cast(step, "int32"), None)
 
     def at(self, steps: Any) -> np.ndarray:
         """Rates at given steps, by calls of the function on tensors of many steps.
@@ -70,7 +70,7 @@ class _Function(Schedule):
         Returns:
             Array of the shape of `steps`, float64.
         """
-        steps = np.asarray(steps, np.int64)
+        steps = check_steps(steps)
         flat = steps.reshape(-1)
         rates = np.empty(flat.shape, np.float64)
         for start in range(0, len(flat), _CHUNK):
@@ -78,8 +78,10 @@ class _Function(Schedule):
             rates[start : start + _CHUNK] = ops.convert_to_numpy(self.function(chunk))
         return rates.reshape(steps.shape)
 
-    def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        return self.at(step) if isinstance(step, (np.ndarray, np.integer)) else self(step)
+    def _formula(self, step: Any, xp: ArrayOps | None) -> Any:
+        if isinstance(step, (np.ndarray, np.integer)):
+            return self.at(step)
+        return ops.cast(self.function(step), keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; a lambda has no name under which a file could hold it."""
