@@ -55,7 +55,10 @@ def over(function, steps, like, *, compiled=True):
         import jax
 
         mapped = jax.vmap(function)
-        results = (jax.jit(mapped) if compiled else mapped)(jax.numpy.asarray(steps))
+        # Eager, every operation is compiled for every new number of steps: let the numbers be few.
+        more = 0 if compiled else 2 ** max(len(steps) - 1, 0).bit_length() - len(steps)
+        padded = jax.numpy.asarray(np.pad(steps, (0, more), mode="edge"))
+        results = [result[: len(steps)] for result in (jax.jit(mapped) if compiled else mapped)(padded)]
     elif BACKEND == "tensorflow":
         import tensorflow as tf
 

@@ -1,6 +1,7 @@
 """What has to be set before Keras is imported."""
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,11 +15,23 @@ def choose_backend() -> None:
     Raises:
         ImportError: If no backend is installed.
     """
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ or (home / "keras.json").exists():
+    if "keras" in sys.modules or os.environ.get("KERAS_BACKEND") or _installed(_configured()):
         return
-    installed = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name) is not None]
+    installed = [name for name in ("tensorflow", "torch", "jax") if _installed(name)]
     if not installed:
         lines = ", ".join(f'pip install "kadence[{name}]"' for name in ("jax", "tensorflow", "torch"))
         raise ImportError(f"Keras needs one of its backends, and none is installed. Install one of them with: {lines}")
     os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def _installed(backend: str) -> bool:
+    return bool(backend) and importlib.util.find_spec(backend) is not None
+
+
+def _configured() -> str:
+    """The backend in keras.json; Keras writes TensorFlow there by itself, whether it is installed or not."""
+    try:
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return str(json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        return ""

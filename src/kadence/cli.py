@@ -39,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except KeyboardInterrupt:
-        resumable = f" Go on with the same command and --resume (run folder {options.out})." if "out" in options else ""
-        _say(f"Stopped.{resumable}")
+        out = getattr(options, "out", None)
+        begun = out is not None and (out / "run.json").is_file()
+        _say("Stopped." + (f" Go on with the same command and --resume (run folder {out})." if begun else ""))
         return 130
     except _EXPECTED as error:
         if options.traceback:

@@ -89,6 +89,8 @@ class FineTuneSettings:
         _checks.integer("batch_size", self.batch_size, minimum=1, unit="in images")
         _checks.integer("image_size", self.image_size, minimum=32, unit="in pixels")
         _checks.integer("seed", self.seed, minimum=0, unit="a seed")
+        if self.split is not None and not self.split:
+            raise ValueError(_checks.sentence("split", "name at least one layer", self.split))
         for rate in self.rates or ():
             _checks.number("rates", rate, minimum=0.0)
         if self.rates is not None and not any(self.rates):

@@ -223,7 +223,7 @@ def test_losses_of_means(gaps):
     losses = np.random.default_rng(0).lognormal(size=10)
     means = {i: losses[: i + 1].mean() for i in [*range(gaps - 1, 9, gaps), 9]}
     expected = np.concatenate([np.full(len(part), part.mean()) for part in np.split(losses, range(gaps, 10, gaps))])
-    np.testing.assert_allclose(losses_of_means(means), expected, 1e-9)
+    np.testing.assert_allclose(losses_of_means(means, gaps), expected, 1e-9)
 
 
 def test_a_loss_that_turns_nan_is_recorded_and_written(tmp_path):

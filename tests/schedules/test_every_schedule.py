@@ -32,7 +32,6 @@ def test_rates_stay_between_lr_min_and_lr_max(schedule):
     assert np.isfinite(sampled).all()
     assert sampled.max() <= schedule.lr_max * (1 + 1e-12)
     assert sampled.min() >= schedule.lr_min * (1 - 1e-12)
-    assert schedule.lr_max == pytest.approx(sampled.max(), rel=1e-12)
 
 
 @each

@@ -99,21 +99,22 @@ class RateRecorder(keras.callbacks.Callback):
         """Compute the epoch's part of the record, and put the last rates into the logs."""
         if self._start is None or not self._means:
             return
+        first_update = self._start // (innermost(self.model.optimizer).gradient_accumulation_steps or 1)
         if not self._resumed:
-            first_update = self._start // (innermost(self.model.optimizer).gradient_accumulation_steps or 1)
             self.record = self.previous.before(first_update) if self.previous is not None else self.record
             self._resumed = True
         part = self._epoch_record(self._start)
         self.record = self.record.then(part)
-        if logs is not None and len(part):
-            logs.update({f"learning_rate_{name}": float(rate[-1]) for name, rate in part.rates.items()})
+        if logs is not None:
+            rates = part.rates if len(part) else sample_rates(self.model.optimizer, 1, first_update)
+            logs.update({f"learning_rate_{name}": float(rate[-1]) for name, rate in rates.items()})
         if self.path is not None:
             write_text(self.path, self.record.to_json())
 
     def _epoch_record(self, start: int) -> RateRecord:
         optimizer = self.model.optimizer
         inner = innermost(optimizer)
-        losses = losses_of_means(self._means)
+        losses = losses_of_means(self._means, self.model.steps_per_execution)
         # Where a loss scale skipped batches, fewer updates were done: the first batches are the ones it skips.
         done = int(as_number(inner._iterations)) - start
         batches = np.arange(len(losses))[len(losses) - done :]
@@ -122,7 +123,9 @@ class RateRecorder(keras.callbacks.Callback):
         rates = sample_rates(optimizer, int(steps.max(initial=first)) - first + 1, first, scale=1.0)
         read = np.array(sorted(self._scales))
         scales = np.array([self._scales[batch] for batch in read.tolist()])
-        scale = scales[np.searchsorted(read, batches, side="right") - 1]
+        # An update has the rate that was read before the last of its batches.
+        last = batches[np.searchsorted(steps, steps, side="right") - 1]
+        scale = scales[np.searchsorted(read, last, side="right") - 1]
         return RateRecord(
             steps,
             {name: rate[steps - first] * scale for name, rate in rates.items()},
@@ -130,18 +133,21 @@ class RateRecorder(keras.callbacks.Callback):
         )
 
 
-def losses_of_means(means: dict[int, float]) -> np.ndarray:
+def losses_of_means(means: dict[int, float], steps_per_execution: int) -> np.ndarray:
     """The loss of each batch, from the mean over the batches up to it.
 
     Args:
-        means: Index of a batch -> mean of the losses up to it. Batches left out share the loss of the next one.
+        means: Index at the end of each execution, as Keras counts -> mean of the losses up to it.
+        steps_per_execution: Batches in one execution, which share their mean loss; the last may have fewer. Integer
+            number of steps >= 1.
 
     Returns:
         Array of shape (largest index + 1,), float64.
     """
-    batches = np.array(sorted(means))
-    counts = np.diff(batches, prepend=-1)
-    totals = np.array([means[batch] for batch in batches.tolist()], np.float64) * (batches + 1)
+    batches = sorted(means)
+    stops = np.minimum(np.arange(1, len(batches) + 1) * steps_per_execution, batches[-1] + 1)
+    counts = np.diff(stops, prepend=0)
+    totals = np.array([means[batch] for batch in batches], np.float64) * stops
     return np.repeat(np.diff(totals, prepend=0.0) / counts, counts)
 
 

@@ -170,7 +170,7 @@ def _known_step(step: Any) -> int | None:
     tensor = step.value if isinstance(step, keras.Variable) else step
     if torch.compiler.is_compiling() or not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
         return None
-    return int(tensor)
+    return _checks.integer("step", int(tensor), minimum=0, unit="in optimizer steps")
 
 
 def epochs_to_steps(epochs: float, steps_per_epoch: int) -> int:

@@ -40,7 +40,7 @@ def _runs(first_cycle_steps: int, cycle_mult: float) -> _Runs:
             exact = first * factor**cycle
             length = int(exact + half)
             counted = min(length, _checks.MAX_STEPS)
-            rows.append((start, cycle, counted, min(float(length - counted), 1e30)))
+            rows.append((start, cycle, counted, float(min(length - counted, 10**30))))
             if factor == 1:
                 break
             # The first cycle that is longer: by logarithm, then by comparison, as the logarithm is rounded.
@@ -109,10 +109,11 @@ class WarmRestarts(Schedule):
             rule = f"be < first_cycle_steps, which is {self.first_cycle_steps}, in optimizer steps"
             raise ValueError(_checks.sentence("warmup_steps", rule, warmup_steps))
         self.k_decay = _checks.number("k_decay", k_decay, above=0.0)
+        self._runs = _runs(self.first_cycle_steps, self.cycle_mult)
 
     def _count(self, step: Any, xp: ArrayOps) -> tuple[Any, Any, Any, Any]:
         """Index of the cycle, position in it and its length, integers, and what of the length is beyond 32 bits."""
-        runs = _runs(self.first_cycle_steps, self.cycle_mult)
+        runs = self._runs
         if len(runs.starts) == 1:
             length = self.first_cycle_steps
             return step // length, step % length, length, 0.0
@@ -161,7 +162,7 @@ class WarmRestarts(Schedule):
             [9, 29, 69]
         """
         n_steps = _checks.integer("n_steps", n_steps, minimum=0, unit="in optimizer steps")
-        runs = _runs(self.first_cycle_steps, self.cycle_mult)
+        runs = self._runs
         ends: list[int] = []
         stops = [*runs.starts[1:].tolist(), _checks.MAX_STEPS + 1]
         for start, stop, length in zip(runs.starts.tolist(), stops, runs.lengths.tolist(), strict=True):
