@@ -184,8 +184,6 @@ def test_rates_that_are_too_large_stop_with_step_and_rates(photos, tmp_path, cap
     assert "group_3 " in line
     assert "e+30" in line or "e+29" in line
     assert not (tmp_path / "run" / "model.keras").exists()
-    assert finetune(photos, tmp_path / "run", "--resume", rates="1e30,1e30,1e30") == 1
-    assert "`loss` must stay finite" in one_message(capsys)
 
 
 def test_rates_that_are_too_large_where_an_epoch_is_one_batch(photos, tmp_path, capsys):

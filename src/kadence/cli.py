@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,13 @@ from kadence.settings import BATCH_NORM, OPTIMIZERS, SCHEDULES, FineTuneSettings
 
 _DEFAULTS = FineTuneSettings(photos="")
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, LossNotFiniteError)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
+    # A rate of -1e-3 is a value to refuse, not a flag.
+    parser._negative_number_matcher = re.compile(r"-\d")
     parser.set_defaults(command=function)
     return parser
 
@@ -99,7 +107,12 @@ def _add_finetune(commands: Any) -> None:
     held_out.add_argument("--validation", metavar="DIR", help="folder of the same form to validate on")
     held_out.add_argument("--validation-fraction", type=float, default=_DEFAULTS.validation_fraction, help="held out")
     _add_backbone(parser)
-    parser.add_argument("--rates", type=_numbers, metavar="R,R,R", help="peak rate per group, 0 to freeze it")
+    parser.add_argument(
+        "--rates",
+        type=_numbers,
+        metavar="R,R,R",
+        help="peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given",
+    )
     parser.add_argument("--optimizer", default=_DEFAULTS.optimizer, choices=list(OPTIMIZERS), help="update rule")
     parser.add_argument("--weight-decay", type=float, default=_DEFAULTS.weight_decay, help="decoupled")
     parser.add_argument("--schedule", default=_DEFAULTS.schedule, choices=SCHEDULES, help="of the base rate")
@@ -157,7 +170,7 @@ def _schedule(options: argparse.Namespace) -> None:
     table = _table("cycle", "first step", "last step", "first rate", "last rate")
     for number, start in enumerate(starts, 1):
         last = starts[number] - 1 if number < len(starts) else n_steps - 1
-        whole = "" if last in ends or not ends else " (cut short)"
+        whole = "" if last in ends or not isinstance(schedule, WarmRestarts) else " (cut short)"
         rates = (f"{schedule.sample(1, step)[0]:.4g}" for step in (start, last))
         table.add_row(str(number), str(start), f"{last}{whole}", *rates)
     console.print(table)
@@ -205,11 +218,14 @@ def _predict(options: argparse.Namespace) -> None:
     predictions = predict_photos(options.run, options.photos)
     rows = [[str(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
     header = ["photo", "class", "probability"]
-    if options.csv is None:
+    console = _console()
+    if options.csv is None and not console.is_terminal:
+        _print("\n".join("\t".join(row) for row in [header, *rows]))
+    elif options.csv is None:
         table = _table(*header)
         for row in rows:
             table.add_row(*row)
-        _console().print(table)
+        console.print(table)
     else:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
@@ -222,7 +238,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _console() -> Any:
-    return _checks.extra("rich.console", "cli", "The command line").Console()
+    return _checks.extra("rich.console", "cli", "The command line").Console(markup=False, emoji=False)
 
 
 def _table(*columns: str) -> Any:

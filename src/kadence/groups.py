@@ -59,6 +59,8 @@ class LayerGroups(Sequence[LayerGroup]):
         self._groups = tuple(groups)
         self._rates = None if rates is None else tuple(float(rate) for rate in rates)
         self._saved: tuple[_Saved, ...] | None = None
+        #: All weights in the model's order, which need not be that of the groups.
+        self._order: tuple[keras.Variable, ...] = tuple(weight for group in groups for weight in group.weights)
 
     @overload
     def __getitem__(self, index: int) -> LayerGroup: ...
@@ -83,8 +85,15 @@ class LayerGroups(Sequence[LayerGroup]):
 
         Returns:
             `LayerGroups`.
+
+        Raises:
+            ValueError: If there is not one rate per group.
         """
-        return LayerGroups(self._groups, rates)
+        if len(rates) != len(self):
+            raise ValueError(_checks.sentence("rates", f"have one rate per group, {len(self)}", list(rates)))
+        groups = LayerGroups(self._groups, rates)
+        groups._saved, groups._order = self._saved, self._order
+        return groups
 
     def bind(self, variables: Sequence[keras.Variable]) -> "LayerGroups":
         """The same groups, checked against the variables that an optimizer is about to train.
@@ -100,7 +109,11 @@ class LayerGroups(Sequence[LayerGroup]):
         """
         if self._saved is not None:
             return self._bind_saved(self._saved, variables)
-        known = {id(weight) for group in self for weight in group.weights}
+        owners = [id(weight) for group in self for weight in group.weights]
+        known = set(owners)
+        if len(owners) > len(known):
+            rule = "hold every variable in exactly one group"
+            raise ValueError(_checks.sentence("groups", rule, self, "Some are in two."))
         strangers = [variable.path for variable in variables if id(variable) not in known]
         if strangers:
             rule = "hold every trainable variable of the model that is compiled"
@@ -131,7 +144,7 @@ class LayerGroups(Sequence[LayerGroup]):
         """Plain data from which `from_config` makes groups that bind to the same model when it is loaded again.
 
         Args:
-            variables: The trainable variables in the model's order; by default in the order of the groups.
+            variables: The trainable variables in the model's order; by default those of the groups.
 
         Returns:
             Dict of JSON types.
@@ -140,7 +153,7 @@ class LayerGroups(Sequence[LayerGroup]):
         if saved is None:
             group_of = {id(weight): index for index, group in enumerate(self) for weight in group.weights}
             if variables is None:
-                variables = [variable for group in self for variable in group.variables]
+                variables = [weight for weight in self._order if weight.trainable]
             saved = [_Saved(group_of[id(v)], v.name, tuple(v.shape)) for v in variables]
         return {
             "groups": [{"name": group.name, "layers": list(group.layers)} for group in self],
@@ -243,7 +256,8 @@ def split_evenly(model: keras.Model, n_groups: int) -> LayerGroups:
     weighted = layers.weighted
     count = len(weighted)
     n_groups = _checks.integer("n_groups", n_groups, minimum=1, maximum=count, unit="the number of layers with weights")
-    starts = [weighted[-(-count * group // n_groups)] for group in range(1, n_groups)]
+    size, more = divmod(count, n_groups)
+    starts = [weighted[size * group + min(group, more)] for group in range(1, n_groups)]
     return _cut(layers, starts, [layers.units[start].address for start in starts])
 
 
@@ -268,6 +282,8 @@ def group_by(model: keras.Model, patterns: Mapping[str, str | Sequence[str]]) ->
     rule = "map group names to fnmatch patterns on layer addresses"
     if not isinstance(patterns, Mapping):
         raise TypeError(_checks.sentence("patterns", rule, patterns))
+    if not all(isinstance(name, str) for name in patterns):
+        raise TypeError(_checks.sentence("patterns", rule, dict(patterns)))
     if not patterns:
         raise ValueError(_checks.sentence("patterns", rule, patterns))
     layers = Layers(model)
@@ -293,7 +309,9 @@ def group_by(model: keras.Model, patterns: Mapping[str, str | Sequence[str]]) ->
     if left:
         rule = f"take every layer with weights; {len(left)} left, the first {left[0]!r}"
         raise ValueError(_checks.sentence("patterns", rule, dict(patterns), 'End with a pattern "*" for the rest.'))
-    return LayerGroups([_group(name, taken) for name, taken in members.items()])
+    groups = LayerGroups([_group(name, taken) for name, taken in members.items()])
+    groups._order = tuple(weight for unit in layers.units for weight in unit.weights)
+    return groups
 
 
 def layer_decay(groups: LayerGroups, decay: float) -> list[float]:

@@ -78,7 +78,8 @@ def predict_photos(run: str | Path, photos: Sequence[str | Path]) -> list[Predic
             _checks.sentence("photos", "hold at least one readable photo", [str(photo) for photo in photos])
         )
     if unread:
-        warnings.warn(f"{len(unread)} photos could not be read: {', '.join(unread[:5])}", stacklevel=2)
+        photos_word = "photo" if len(unread) == 1 else "photos"
+        warnings.warn(f"{len(unread)} {photos_word} could not be read: {', '.join(unread[:5])}", stacklevel=2)
     return predictions
 
 

@@ -27,7 +27,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     target = Path(path)
     part = target.with_name(target.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        # A file name may hold bytes that are no text.
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -90,6 +90,7 @@ def train_classifier(
         LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
     """
     folder = Path(folder)
+    _checks.extra("matplotlib", "plot", "Drawing the pictures of a run")
     before = _check_folder(folder, resume)
     keras.utils.set_random_seed(settings.seed)
     photos = _load_photos(settings)
@@ -174,11 +175,22 @@ def _check_folder(folder: Path, resume: bool) -> dict[str, Any] | None:
                     "out", "be the folder of a run, to resume it", str(folder), "Start it without --resume."
                 )
             )
-        return json.loads(description.read_text(encoding="utf-8"))
+        return _read_description(description)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         remedy = "Choose another folder, or go on with that run with --resume."
         raise FileExistsError(_checks.sentence("out", "be a new or empty folder", str(folder), remedy))
     return None
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(description, dict) and isinstance(description.get("settings"), dict):
+            return description
+    except ValueError:
+        pass
+    remedy = "Its settings are lost: start a new run in another folder."
+    raise ValueError(_checks.sentence("run.json", "be the description of a run", str(path), remedy))
 
 
 def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: _Photos) -> None:

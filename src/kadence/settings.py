@@ -95,13 +95,19 @@ class FineTuneSettings:
             _checks.number("rates", rate, minimum=0.0)
         if self.rates is not None and not any(self.rates):
             raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
+        self.total_epochs()
 
     def total_epochs(self) -> int:
         """Length of the run in whole epochs: `epochs`, or as many as hold `cycles` cycles."""
         if self.epochs is not None:
             return self.epochs
-        cycles = [self.first_cycle_epochs * self.cycle_mult**cycle for cycle in range(self.cycles)]
-        return max(1, math.ceil(round(sum(cycles), 6)))
+        epochs, length = 0.0, self.first_cycle_epochs
+        for _ in range(self.cycles):
+            epochs, length = epochs + length, length * self.cycle_mult
+            if epochs > _checks.MAX_STEPS:
+                rule = f"make a run of at most {_checks.MAX_STEPS} epochs, with cycle_mult={self.cycle_mult:g}"
+                raise ValueError(_checks.sentence("cycles", rule, self.cycles))
+        return max(1, math.ceil(round(epochs, 6)))
 
     def make_schedule(self, lr_max: float, steps_per_epoch: int) -> Schedule:
         """The schedule of the base rate.
@@ -117,7 +123,10 @@ class FineTuneSettings:
             return Constant(lr_max)
         if self.schedule == "cosine":
             return Cosine(lr_max, epochs_to_steps(self.total_epochs(), steps_per_epoch))
-        first_cycle_steps = max(1, epochs_to_steps(self.first_cycle_epochs, steps_per_epoch))
+        first_cycle_steps = epochs_to_steps(self.first_cycle_epochs, steps_per_epoch)
+        if first_cycle_steps < 1:
+            rule = f"make a cycle of at least one step; an epoch has {steps_per_epoch}"
+            raise ValueError(_checks.sentence("first_cycle_epochs", rule, self.first_cycle_epochs))
         return WarmRestarts(lr_max, first_cycle_steps, self.cycle_mult)
 
     def make_optimizer(self, schedule: Schedule) -> keras.optimizers.Optimizer:

@@ -99,6 +99,9 @@ class RateRecorder(keras.callbacks.Callback):
         """Compute the epoch's part of the record, and put the last rates into the logs."""
         if self._start is None or not self._means:
             return
+        if self.stop_on_nan and not np.isfinite((logs or {}).get("val_loss", 0.0)):
+            # The last update spoilt the weights; a loss would show it one batch later.
+            raise LossNotFiniteError(self._not_finite(max(self._means)))
         first_update = self._start // (innermost(self.model.optimizer).gradient_accumulation_steps or 1)
         if not self._resumed:
             self.record = self.previous.before(first_update) if self.previous is not None else self.record
