@@ -54,7 +54,9 @@ def predict_photos(run: str | Path, photos: Sequence[str | Path]) -> list[Predic
         if not file.is_file():
             rule = f"be a run folder of `kadence finetune`, with {file.name} in it"
             raise FileNotFoundError(_checks.sentence("run", rule, str(run)))
-    labels: list[str] = json.loads(labels_file.read_text(encoding="utf-8"))
+    labels = _read_labels(labels_file)
+    if isinstance(photos, (str, Path)):
+        photos = [photos]
     found = [pair for photo in photos for pair in _with_truth(Path(photo), labels)]
     model: Any = keras.saving.load_model(model_file)
     image_size = model.input_shape[1]
@@ -81,6 +83,16 @@ def predict_photos(run: str | Path, photos: Sequence[str | Path]) -> list[Predic
         photos_word = "photo" if len(unread) == 1 else "photos"
         warnings.warn(f"{len(unread)} {photos_word} could not be read: {', '.join(unread[:5])}", stacklevel=2)
     return predictions
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+        raise ValueError(_checks.sentence("labels.json", "be a list of the names of the classes", str(path)))
+    return labels
 
 
 def accuracy(predictions: Sequence[Prediction]) -> float | None:

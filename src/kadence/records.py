@@ -95,8 +95,8 @@ class RateRecord:
         Raises:
             ValueError: If the groups differ.
         """
-        if not len(self):
-            return later
+        if not len(self) or not len(later):
+            return later if len(later) else self
         if set(self.rates) != set(later.rates):
             rule = f"have the groups {list(self.rates)}"
             raise ValueError(_checks.sentence("later", rule, list(later.rates)))
@@ -131,6 +131,8 @@ class RateRecord:
         Raises:
             ValueError: If the text is not such a record.
         """
+        if not isinstance(text, str):
+            raise TypeError(_checks.sentence("text", "be a string", text))
         rule = 'be JSON of a rate record, {"kadence": "rates", "version": 1, ...}'
         try:
             content: Any = json.loads(text)
@@ -138,5 +140,5 @@ class RateRecord:
                 raise ValueError(_checks.sentence("text", rule, text[:80]))
             losses = [math.nan if loss is None else loss for loss in content["losses"]]
             return cls(np.asarray(content["steps"], np.int64), content["rates"], np.asarray(losses, np.float64))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(_checks.sentence("text", rule, text[:80])) from error
