@@ -84,6 +84,16 @@ def test_augmentation_moves_pixels_in_training_only():
     assert not np.allclose(keras.ops.convert_to_numpy(still), keras.ops.convert_to_numpy(moved))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow compiles a graph, PyTorch runs eagerly")
+def test_augmentation_does_not_make_jax_run_eagerly(tmp_path):
+    # Keras marks RandomZoom and RandomTranslation as not fit for XLA; on JAX that turns the jit of the whole model off.
+    model, _ = build(augment=True)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        each.compile("adam", loss="sparse_categorical_crossentropy")
+        assert each.jit_compile
+
+
 def test_batch_norm_frozen_or_trained():
     frozen, trained = trainable(build(batch_norm="frozen")[0]), trainable(build(batch_norm="train")[0])
     assert not [path for path in frozen if "norm" in path]

@@ -176,6 +176,16 @@ def test_ctrl_c_before_there_is_a_run_does_not_speak_of_resuming(photos, tmp_pat
     assert capsys.readouterr().err == "kadence: Stopped.\n"
 
 
+def test_rates_that_are_too_large_stop_with_step_and_rates(photos, tmp_path, capsys):
+    assert finetune(photos, tmp_path / "run", rates="1e30,1e30,1e30") == 1
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert line.startswith("kadence: error: `loss` must stay finite; at optimizer step ")
+    assert "group_3 " in line
+    assert "e+30" in line or "e+29" in line
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
 def test_rates_that_are_too_large_where_an_epoch_is_one_batch(photos, tmp_path, capsys):
     # The loss of the only batch is finite; the update after it is what spoils the weights.
     changes = {"rates": "1e30,1e30,1e30", "batch_size": 32, "cycles": None, "epochs": 1}
@@ -592,6 +602,15 @@ def test_help_names_every_flag(capsys, name):
     text = capsys.readouterr().out
     for flag in FLAGS[name].split():
         assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text, re.IGNORECASE), flag
+
+
+def test_help_says_the_defaults(capsys):
+    assert command("finetune", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for default in ("efficientnet_lite0", "0.2", "adam", "warm-restarts", "128", "32", "frozen", "3", "1.0", "2.0"):
+        assert f"(default: {default})" in text, default
+    assert "default: None" not in text
+    assert "1e-5" in text, "the default rates"
 
 
 def test_help_of_all(capsys):

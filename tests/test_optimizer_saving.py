@@ -301,6 +301,12 @@ def test_a_model_that_does_not_match_its_saved_groups(change, words, saved, tmp_
     assert keras.saving.load_model(file, compile=False).count_params() == nested().count_params()
 
 
+def test_a_group_that_the_file_does_not_have(saved, tmp_path):
+    file = crafted(saved[0] / "functional.keras", tmp_path, lambda groups: groups["variables"][0].__setitem__(0, 7))
+    with pytest.raises(ValueError, match="group"):
+        keras.saving.load_model(file)
+
+
 def test_groups_that_alternate_survive_without_training(tmp_path):
     """Not fitted, the optimizer does not know the order of the model's variables yet."""
     model = chain()
@@ -324,6 +330,21 @@ def test_groups_that_alternate_survive_after_training(tmp_path):
     train(model)
     train(again)
     assert_same(all_values(again.weights), all_values(model.weights))
+
+
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "unfrozen"])
+def test_a_layer_frozen_or_unfrozen_after_training_does_not_make_the_file_unreadable(trainable, tmp_path):
+    """Keras warns that it skips the state of a plain optimizer here, and loads the model."""
+    model = chain()
+    model.get_layer("low").trainable = not trainable
+    compile_it(model, DiscriminativeOptimizer(keras.optimizers.Adam(0.1), three_groups(model), [0.1, 1.0, 1.0]))
+    train(model)
+    model.get_layer("low").trainable = trainable
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same(all_values(again.weights), all_values(model.weights))
+    assert [len(group.variables) for group in again.optimizer.groups] == [2 * trainable, 2, 2]
 
 
 def test_a_second_save_and_load_changes_nothing(saved, tmp_path):

@@ -279,6 +279,21 @@ def test_setting_the_rate_of_a_schedule_scales_it_from_there_on():
     assert optimizer.learning_rates["head"] == pytest.approx(RESTARTS.at(STEPS) * 0.25)
 
 
+def test_setting_the_rate_where_the_schedule_is_0():
+    """No factor changes 0; a callback that sets the rate to what it read, 0, must not undo an earlier factor."""
+    model = chain()
+    optimizer = sgd_groups(model, kadence.warmup(kadence.Constant(0.4), warmup_steps=1))
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(1)
+    optimizer.learning_rate = 0.1
+    optimizer.iterations.assign(0)
+    with pytest.raises(ValueError, match=r"`learning_rate` must be 0 at step 0.*learning_rate=0\.1"):
+        optimizer.learning_rate = 0.1
+    optimizer.learning_rate = optimizer.learning_rate
+    optimizer.iterations.assign(1)
+    assert float(values(optimizer.learning_rate)) == pytest.approx(0.1)
+
+
 def test_the_largest_of_the_rates_becomes_the_base():
     model = chain()
     inner = keras.optimizers.Adam(0.123)

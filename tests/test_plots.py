@@ -82,9 +82,36 @@ def test_the_drawn_schedule_is_the_schedule():
     assert ax.get_ylim()[1] > 1e-2
 
 
+def test_schedules_can_be_drawn_together():
+    ax = plot_schedule(SCHEDULE, 30)
+    assert plot_schedule(kadence.Constant(0.5), 50, ax=ax) is ax
+    first, second = ax.lines
+    np.testing.assert_array_equal(drawn(first)[1], SCHEDULE.sample(30))
+    np.testing.assert_array_equal(drawn(second)[1], np.full(50, 0.5))
+    assert ax.get_ylim()[1] > 0.5
+    assert ax.get_xlim()[1] > 49
+
+
 def test_a_schedule_of_one_step_and_of_rate_0():
     (line,) = plot_schedule(kadence.Constant(0.0), 1).lines
     assert [values.tolist() for values in drawn(line)] == [[0], [0.0]]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "n_steps", "error", "words"),
+    [
+        (SCHEDULE, 0, ValueError, "`n_steps` must be an integer >= 1, in optimizer steps.*n_steps=0"),
+        (SCHEDULE, -3, ValueError, "`n_steps`"),
+        (SCHEDULE, 10.0, TypeError, "`n_steps`"),
+        (SCHEDULE, None, TypeError, "`n_steps`"),
+        (0.1, 10, TypeError, r"`schedule` must be a kadence\.Schedule"),
+        (np.ones(10), 10, TypeError, r"`schedule` must be a kadence\.Schedule"),
+    ],
+)
+def test_bad_arguments_of_plot_schedule(schedule, n_steps, error, words):
+    with pytest.raises(error, match=words):
+        plot_schedule(schedule, n_steps)
+    assert plt.get_fignums() == []
 
 
 # plot_rates
@@ -136,6 +163,18 @@ def test_every_peak_is_inside_the_axes():
         assert low < drawn(line)[1].max() < high
 
 
+@pytest.mark.parametrize("factor", [1.0, 10.0], ids=["linear", "logarithmic"])
+def test_records_can_be_drawn_together(factor):
+    first, second = record(factor=factor), record(n_groups=2, start=100, factor=factor)
+    for low_first in (True, False):
+        pair = [first, RateRecord(second.steps, {n: 50 * r for n, r in second.rates.items()}, second.losses)]
+        ax = plot_rates(pair[not low_first])
+        plot_rates(pair[low_first], ax=ax)
+        assert len(ax.lines) == 5
+        low, high = ax.get_ylim()
+        assert all(low < drawn(line)[1].max() < high for line in ax.lines)
+
+
 @pytest.mark.parametrize(("n_groups", "legend"), [(1, True), (12, True), (13, False), (60, False)])
 def test_many_groups_have_no_legend(n_groups, legend):
     ax = plot_rates(record(n_groups, factor=1.1))
@@ -148,6 +187,23 @@ def test_a_record_of_one_step():
     ax = plot_rates(record(steps=1))
     assert [len(drawn(line)[0]) for line in ax.lines] == [1, 1, 1]
     ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (record(steps=0), ValueError, "`record` must hold at least one step.*Pass it to `fit` first"),
+        (RateRecord(np.zeros(0), {}, np.zeros(0)), ValueError, "at least one step"),
+        (SCHEDULE, TypeError, "`record` must be a RateRecord"),
+        ({"low": [0.1]}, TypeError, "`record` must be a RateRecord"),
+        (None, TypeError, "`record` must be a RateRecord"),
+    ],
+    ids=["no steps", "empty", "schedule", "dict", "None"],
+)
+def test_bad_records(value, error, words):
+    with pytest.raises(error, match=words):
+        plot_rates(value)
+    assert plt.get_fignums() == []
 
 
 # plot_history

@@ -130,6 +130,16 @@ def test_nothing_to_predict_is_an_error(run, tmp_path):
         predict_photos(run, [tmp_path])
 
 
+def test_one_photo_needs_no_list(run, tmp_path, monkeypatch):
+    # Letter by letter, "/photos" would begin with the whole disk.
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "photo.png")
+    for one in ("photo.png", Path("photo.png")):
+        assert [prediction.path for prediction in predict_photos(run, one)] == [Path("photo.png")]
+    with pytest.raises(TypeError, match="`photos` must "):
+        predict_photos(run, 3)
+
+
 def test_missing_photo(run, tmp_path):
     photo(tmp_path / "there.png")
     with pytest.raises(FileNotFoundError, match=r"`photos` must name existing photos or folders\..*not_there\.png"):
@@ -150,6 +160,14 @@ def test_no_run_at_all(tmp_path):
     for folder in (tmp_path / "none", photo(tmp_path / "photo.png")):
         with pytest.raises(FileNotFoundError, match="`run` must be a run folder"):
             predict_photos(folder, [tmp_path / "photo.png"])
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", '["apfel", "birne"]', "3", '["a", "b", "c", "d"]'])
+def test_spoilt_labels_are_a_clear_error(run, tmp_path, text):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    (folder / "labels.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"labels\.json"):
+        predict_photos(folder, [photo(tmp_path / "photo.png", BLUE)])
 
 
 def test_a_spoilt_model_is_a_clear_error(run, tmp_path):

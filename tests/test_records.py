@@ -29,6 +29,12 @@ def test_arrays_of_different_lengths(steps, rates, losses):
         RateRecord(steps, rates, losses)
 
 
+@pytest.mark.parametrize("losses", [[[1.0], [2.0]], [[1.0, 2.0], [3.0, 4.0]]])
+def test_arrays_have_one_dimension(losses):
+    with pytest.raises(ValueError, match=r"shape|dimension|length"):
+        RateRecord([0, 1], {"all": [0.1, 0.1]}, losses)
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -63,6 +69,46 @@ def test_equality():
     assert record() != record(steps=[0, 1, 3])
     assert record(losses=[np.nan] * 3) == record(losses=[np.nan] * 3)
     assert record() != "record"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '"kadence"',
+        record().to_json()[:-20],
+        record().to_json().replace('"rates", "version"', '"range test", "version"'),
+        record().to_json().replace('"version": 1', '"version": 2'),
+        *(
+            json.dumps({key: value for key, value in json.loads(record().to_json()).items() if key != left_out})
+            for left_out in ("kadence", "version", "steps", "rates", "losses")
+        ),
+        *(
+            json.dumps({**json.loads(record().to_json()), **changed})
+            for changed in (
+                {"steps": [0, 1]},
+                {"steps": "abc"},
+                {"steps": [0, "x", 2]},
+                {"steps": [0.5, 1, 2]},
+                {"steps": None},
+                {"rates": [1, 2, 3]},
+                {"rates": {"all": None}},
+                {"rates": {"all": "abc"}},
+                {"rates": {"all": [0.1, 0.2]}},
+                {"losses": 3},
+                {"losses": ["a", 1, 2]},
+                {"losses": [[1], [2], [3]]},
+            )
+        ),
+    ],
+)
+def test_text_that_is_not_a_record(text):
+    with pytest.raises(ValueError, match=r"`\w+` must .* Received: "):
+        RateRecord.from_json(text)
 
 
 @pytest.mark.parametrize("text", [None, 3, record()])
@@ -146,3 +192,9 @@ def test_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "nowhere" / "rates.json", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_text_is_written_as_an_escape(tmp_path):
+    # The name of a photo may hold bytes that are no text.
+    write_text(tmp_path / "run.json", "\udce9")
+    assert (tmp_path / "run.json").read_text() == r"\udce9"

@@ -125,6 +125,12 @@ def test_run_json_holds_every_setting_and_version(whole, photos):
     assert versions["python"].startswith("3.")
 
 
+def test_run_json_holds_the_version_of_the_backend(whole):
+    # Weights are the same bit for bit under the same jaxlib only.
+    versions = json.loads((whole.folder / "run.json").read_text(encoding="utf-8"))["versions"]
+    assert version(BACKEND) in versions.values()
+
+
 def test_history_has_a_row_per_epoch(whole):
     found = rows(whole.folder)
     assert [row["epoch"] for row in found] == ["1", "2", "3"]
@@ -211,6 +217,26 @@ def test_batch_norm_stands_still_unless_asked(whole):
 
 def _layers(folder):
     return keras.saving.load_model(folder / "model.keras").get_layer("tiny").layers
+
+
+def test_trained_batch_norm_has_the_statistics_of_the_training_photos(photos, tmp_path):
+    settings = tiny.settings(photos, augment=False, batch_norm="train")
+    result = train_classifier(settings, tmp_path / "run")
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    train, validation = held_out(settings)
+    backbone = model.get_layer("tiny")
+    features = keras.Model(backbone.input, backbone.get_layer("conv1").output)
+    pooled = np.mean([features.predict_on_batch(train[i][0]).mean((0, 1, 2)) for i in range(len(train))], 0)
+    np.testing.assert_allclose(backbone.get_layer("norm1").get_weights()[2], pooled, rtol=1e-4, atol=1e-5)
+    accuracy, _ = evaluate(model, validation)
+    assert result.accuracy == accuracy
+    assert result.best_epoch == 3
+    # Going on with a finished run must not shuffle the photos into other batches.
+    again = train_classifier(settings, tmp_path / "run", resume=True)
+    resumed = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert again.accuracy == result.accuracy
+    changed = [path for path, value in weights(resumed).items() if not tiny.same(value, weights(model)[path])]
+    assert changed == []
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), list(zip(OPTIMIZERS, SCHEDULES * 2, strict=True)))

@@ -109,6 +109,12 @@ class UpdatesByGroup(_MixinBase):
             members.setdefault(self._group(row[-1]), []).append(row)
         return [(group, [list(column) for column in zip(*rows, strict=True)]) for group, rows in members.items()]
 
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        if isinstance(self.clipvalue, _Hyperparameter):
+            limit = self.clipvalue.tensor
+            return [grad if grad is None else keras.ops.clip(grad, -limit, limit) for grad in grads]
+        return super()._clip_gradients(grads)
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         try:
             for group, (members,) in self._by_group([v for v in variables if self._use_weight_decay(v)]):
@@ -159,6 +165,9 @@ class _Hyperparameter:
 
     def __rsub__(self, other: Any) -> Any:
         return other - self.tensor
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self.tensor
 
     def __jax_array__(self) -> Any:
         return self.tensor

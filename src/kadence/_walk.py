@@ -91,17 +91,18 @@ class Layers:
             ValueError: If no layer or more than one layer matches.
             TypeError: If `point` is neither a string nor a layer.
         """
+        whole, *inside = self._places
         if isinstance(point, keras.Layer):
             found = [place for place in self._places if place.layer is point]
-            point = point.name
+            point, hint = point.name, "This layer is one of another model."
         elif isinstance(point, str):
-            found = [place for place in self._places if place.address == point]
-            found = found or [place for place in self._places if place.layer.name == point]
+            found = [place for place in inside if place.address == point]
+            found = found or [place for place in inside if place.layer.name == point]
+            found = found or [place for place in [whole] if place.address == point]
+            hint = _checks.did_you_mean(point, [place.address for place in inside])
         else:
             raise TypeError(_checks.sentence("at", "name layers by string or by layer object", point))
-        addresses = [place.address for place in self._places]
         if not found:
-            hint = _checks.did_you_mean(point, addresses[1:])
             raise ValueError(_checks.sentence("at", "name layers of the model", point, hint))
         if len(found) > 1:
             matches = ", ".join(repr(place.address) for place in found)

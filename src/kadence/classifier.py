@@ -1,5 +1,7 @@
 """A pretrained backbone with a new head: the model, its layer groups, and which of them stand still."""
 
+from typing import Any
+
 import keras
 
 from kadence import _checks
@@ -11,6 +13,24 @@ from kadence.settings import FineTuneSettings
 
 #: Name of the first layer of the head.
 HEAD = "head_pool"
+
+
+@keras.saving.register_keras_serializable(package="kadence")
+class RandomTranslation(keras.layers.RandomTranslation):
+    """Keras's layer, compiled on JAX: Keras marks it as not fit for XLA, which would turn the jit of the model off."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.supports_jit = keras.backend.backend() == "jax"
+
+
+@keras.saving.register_keras_serializable(package="kadence")
+class RandomZoom(keras.layers.RandomZoom):
+    """As `RandomTranslation`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.supports_jit = keras.backend.backend() == "jax"
 
 
 def build_classifier(
@@ -35,8 +55,8 @@ def build_classifier(
     if settings.augment:
         for layer in (
             keras.layers.RandomFlip("horizontal", name="random_flip"),
-            keras.layers.RandomTranslation(0.1, 0.1, name="random_translation"),
-            keras.layers.RandomZoom(0.1, name="random_zoom"),
+            RandomTranslation(0.1, 0.1, name="random_translation"),
+            RandomZoom(0.1, name="random_zoom"),
         ):
             x = layer(x)
     x = keras.layers.GlobalAveragePooling2D(name=HEAD)(backbone.model(x))

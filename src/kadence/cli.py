@@ -74,8 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
-    # A rate of -1e-3 is a value to refuse, not a flag.
-    parser._negative_number_matcher = re.compile(r"-\d")
+    parser._negative_number_matcher = re.compile(r"-[.\d]")  # or argparse takes -1e-3 and -1,2 for flags
     parser.set_defaults(command=function)
     return parser
 
@@ -216,7 +215,7 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     predictions = predict_photos(options.run, options.photos)
-    rows = [[str(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
+    rows = [[_printable(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
     header = ["photo", "class", "probability"]
     console = _console()
     if options.csv is None and not console.is_terminal:
@@ -235,6 +234,11 @@ def _predict(options: argparse.Namespace) -> None:
     if share is not None:
         judged = sum(prediction.truth is not None for prediction in predictions)
         _print(f"accuracy {share:.4f} on the {judged} photos in class folders")
+
+
+def _printable(path: Path) -> str:
+    """A path as text that can be encoded, also where the name of the file is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _console() -> Any:

@@ -134,17 +134,23 @@ class LayerGroups(Sequence[LayerGroup]):
             if found != expected:
                 rule = f"be {expected} at position {position}, as in the saved groups"
                 raise ValueError(_checks.sentence("variables", rule, str(found), remedy))
+            if not 0 <= expected.group < len(self):
+                rule = f"be the index of one of the {len(self)} saved groups"
+                raise ValueError(_checks.sentence("group", rule, expected.group, remedy))
             members[expected.group].append(variable)
-        return LayerGroups(
+        groups = LayerGroups(
             [LayerGroup(group.name, group.layers, tuple(taken)) for group, taken in zip(self, members, strict=True)],
             self._rates,
         )
+        groups._order = tuple(variables)
+        return groups
 
     def get_config(self, variables: Sequence[keras.Variable] | None = None) -> dict[str, Any]:
         """Plain data from which `from_config` makes groups that bind to the same model when it is loaded again.
 
         Args:
-            variables: The trainable variables in the model's order; by default those of the groups.
+            variables: The trainable variables in the model's order; by default, and where some of them are not
+                trainable any more or others are, those of the groups.
 
         Returns:
             Dict of JSON types.
@@ -152,8 +158,9 @@ class LayerGroups(Sequence[LayerGroup]):
         saved = self._saved
         if saved is None:
             group_of = {id(weight): index for index, group in enumerate(self) for weight in group.weights}
-            if variables is None:
-                variables = [weight for weight in self._order if weight.trainable]
+            trainable = [weight for weight in self._order if weight.trainable]
+            if variables is None or {id(v) for v in variables} != {id(v) for v in trainable}:
+                variables = trainable
             saved = [_Saved(group_of[id(v)], v.name, tuple(v.shape)) for v in variables]
         return {
             "groups": [{"name": group.name, "layers": list(group.layers)} for group in self],

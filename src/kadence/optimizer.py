@@ -146,7 +146,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         if scheduled == 0.0 and wanted != 0.0:
             rule = f"be 0 at step {int(as_number(self.iterations))}, where the schedule is 0 and no factor changes it"
             raise ValueError(_checks.sentence("learning_rate", rule, wanted))
-        self._learning_rate.assign(wanted / scheduled if scheduled else 1.0)
+        if scheduled != 0.0:
+            self._learning_rate.assign(wanted / scheduled)
 
     @property
     def iterations(self) -> Any:
@@ -355,7 +356,7 @@ def sample_rates(optimizer: Any, n_steps: int, start: int = 0, scale: float | No
         optimizer = optimizer.inner_optimizer
     return {
         name: base * (factor.sample(n_steps, start) if isinstance(factor, Schedule) else factor)
-        for name, factor in zip(optimizer.groups.names, optimizer.lr_multipliers, strict=True)
+        for name, factor in zip(optimizer._groups.names, optimizer.lr_multipliers, strict=True)
     }
 
 

@@ -31,14 +31,17 @@ def plot_schedule(schedule: Schedule, n_steps: int, ax: "Axes | None" = None) ->
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If `n_steps` is not positive.
+        TypeError: If an argument has the wrong type.
 
     Example:
         >>> ax = kadence.plot_schedule(kadence.WarmRestarts(1e-2, first_cycle_steps=100, cycle_mult=2), n_steps=700)
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(_checks.sentence("schedule", "be a kadence.Schedule", schedule))
     n_steps = _checks.integer("n_steps", n_steps, minimum=1, unit="in optimizer steps")
     axes = _axes(ax)
     axes.plot(np.arange(n_steps), schedule.sample(n_steps), linewidth=1.4)
-    axes.set_ylim(bottom=0.0)
+    _set_rate_limits(axes)
     return _finish(axes, "optimizer step", "learning rate")
 
 
@@ -57,18 +60,16 @@ def plot_rates(record: RateRecord, ax: "Axes | None" = None) -> "Axes":
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If the record is empty.
+        TypeError: If `record` is not a `RateRecord`.
     """
-    if not len(record):
+    if not isinstance(record, RateRecord):
+        raise TypeError(_checks.sentence("record", "be a RateRecord", record))
+    if not len(record) or not record.rates:
         raise ValueError(_checks.sentence("record", "hold at least one step", record, "Pass it to `fit` first."))
     axes = _axes(ax)
     for name, rates in record.rates.items():
         axes.plot(record.steps, rates, linewidth=1.4, label=name)
-    peaks = [peak for peak in (rates.max() for rates in record.rates.values()) if peak > 0.0]
-    if peaks and max(peaks) > 10 * min(peaks):
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=min(peaks) / _DEPTH, top=max(peaks) * 2)
-    else:
-        axes.set_ylim(bottom=0.0)
+    _set_rate_limits(axes, logarithmic=True)
     if len(record.rates) <= 12:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return _finish(axes, "optimizer step", "learning rate")
@@ -167,6 +168,16 @@ def _axes(ax: Any) -> Any:
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=(8.0, 4.0), layout="constrained")[1]
+
+
+def _set_rate_limits(axes: Any, logarithmic: bool = False) -> None:
+    """From 0 up, or, where the peaks of all lines drawn so far are far apart, logarithmic."""
+    peaks = [peak for peak in (np.max(line.get_ydata()) for line in axes.lines) if peak > 0.0]
+    if axes.get_yscale() == "log" or (logarithmic and peaks and max(peaks) > 10 * min(peaks)):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=min(peaks) / _DEPTH, top=max(peaks) * 2)
+    else:
+        axes.set_ylim(bottom=0.0, auto=None)
 
 
 def _finish(ax: Any, xlabel: str, ylabel: str) -> Any:

@@ -34,12 +34,12 @@ class Prediction:
     truth: str | None = None
 
 
-def predict_photos(run: str | Path, photos: Sequence[str | Path]) -> list[Prediction]:
+def predict_photos(run: str | Path, photos: str | Path | Sequence[str | Path]) -> list[Prediction]:
     """Classify photos with the model of a run folder; a photo that cannot be read is left out with a warning.
 
     Args:
         run: Run folder of `kadence finetune`.
-        photos: Photos, and folders that are searched for photos.
+        photos: A photo or a folder that is searched for photos, or a sequence of them.
 
     Returns:
         List of `Prediction`, in the order of `photos`, those of a folder sorted.
@@ -57,9 +57,13 @@ def predict_photos(run: str | Path, photos: Sequence[str | Path]) -> list[Predic
     labels = _read_labels(labels_file)
     if isinstance(photos, (str, Path)):
         photos = [photos]
+    photos = _checks.sequence("photos", photos, "be a sequence of photos and folders", minimum_length=0)
     found = [pair for photo in photos for pair in _with_truth(Path(photo), labels)]
     model: Any = keras.saving.load_model(model_file)
     image_size = model.input_shape[1]
+    if model.output_shape[-1] != len(labels):
+        rule = f"hold as many labels as the model has classes, {model.output_shape[-1]}"
+        raise ValueError(_checks.sentence("labels.json", rule, labels))
     predictions: list[Prediction] = []
     unread: list[str] = []
     for start in range(0, len(found), _BATCH_SIZE):

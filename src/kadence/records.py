@@ -50,7 +50,7 @@ class RateRecord:
             where it is not known.
 
     Raises:
-        ValueError: If the arrays do not have the same length.
+        ValueError: If the arrays do not have the same length, or have more than one dimension.
     """
 
     steps: np.ndarray
@@ -61,9 +61,9 @@ class RateRecord:
         object.__setattr__(self, "steps", np.asarray(self.steps, np.int64))
         object.__setattr__(self, "losses", np.asarray(self.losses, np.float64))
         object.__setattr__(self, "rates", {name: np.asarray(rate, np.float64) for name, rate in self.rates.items()})
-        lengths = {len(self.steps), len(self.losses), *(len(rate) for rate in self.rates.values())}
-        if len(lengths) != 1:
-            raise ValueError(_checks.sentence("rates", "have arrays of one length", sorted(lengths)))
+        shapes = [array.shape for array in (self.steps, self.losses, *self.rates.values())]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+            raise ValueError(_checks.sentence("rates", "have arrays of one length, with steps and losses", shapes))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -139,6 +139,8 @@ class RateRecord:
             if not isinstance(content, dict) or content.get("kadence") != "rates" or content.get("version") != 1:
                 raise ValueError(_checks.sentence("text", rule, text[:80]))
             losses = [math.nan if loss is None else loss for loss in content["losses"]]
+            if not all(type(step) is int for step in content["steps"]):
+                raise TypeError("steps must be integers")
             return cls(np.asarray(content["steps"], np.int64), content["rates"], np.asarray(losses, np.float64))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(_checks.sentence("text", rule, text[:80])) from error

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,8 @@ class _Photos:
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
             for path, label in zip(part.paths, part.labels, strict=True):
-                digest.update(f"{path.relative_to(part.folder)}\0{label}\0{path.stat().st_size}\n".encode())
+                digest.update(os.fsencode(path.relative_to(part.folder)))
+                digest.update(f"\0{label}\0{path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
 
@@ -90,8 +92,8 @@ def train_classifier(
         LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
     """
     folder = Path(folder)
-    _checks.extra("matplotlib", "plot", "Drawing the pictures of a run")
-    before = _check_folder(folder, resume)
+    before = _check_folder(folder, resume, settings)
+    _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
     photos = _load_photos(settings)
     if before is not None:
@@ -110,6 +112,8 @@ def train_classifier(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     write_text(folder / "run.json", json.dumps(_description(settings, photos), ensure_ascii=False, indent=1))
+    for left in folder.glob("*.part*"):  # by a kill
+        left.unlink()
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
     with _pictures_afterwards(run, recorder):
@@ -122,6 +126,7 @@ def train_classifier(
             callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, run, *callbacks],
         )
     if settings.batch_norm == "train":
+        batches.set_epoch(settings.total_epochs() - 1)  # the same batches, also where a finished run is resumed
         recompute_batch_norm(model, batches)
         save_model(model, folder / "model.keras")
         accuracy = float(model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"])
@@ -165,9 +170,13 @@ def _load_photos(settings: FineTuneSettings) -> _Photos:
     return _Photos(train, scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names))
 
 
-def _check_folder(folder: Path, resume: bool) -> dict[str, Any] | None:
+def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
     """The description of the run to go on with, or None for a new run."""
     description = folder / "run.json"
+    for photos in (settings.photos, settings.validation):
+        if photos is not None and folder.resolve().is_relative_to(Path(photos).resolve()):
+            remedy = "Its pictures would be taken for photos of a class."
+            raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(folder), remedy))
     if resume:
         if not description.is_file():
             raise FileNotFoundError(
@@ -220,6 +229,7 @@ def _description(settings: FineTuneSettings, photos: _Photos) -> dict[str, Any]:
             "kadence": version("kadence"),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
+            keras.backend.backend(): version(keras.backend.backend()),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
@@ -228,7 +238,13 @@ def _description(settings: FineTuneSettings, photos: _Photos) -> dict[str, Any]:
 
 def _previous_rates(folder: Path) -> RateRecord | None:
     path = folder / "rates.json"
-    return RateRecord.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return RateRecord.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        remedy = "It was spoilt: start anew in another folder, or remove the file."
+        raise ValueError(_checks.sentence("rates.json", "be the record of a run", str(path), remedy)) from error
 
 
 @contextlib.contextmanager
@@ -237,5 +253,6 @@ def _pictures_afterwards(run: RunFolder, recorder: RateRecorder) -> Iterator[Non
     try:
         yield
     finally:
-        if run.rows and len(recorder.record):
-            save_run_pictures(run.folder, recorder.record, run.rows)
+        record = recorder.record if len(recorder.record) else recorder.previous
+        if run.rows and record is not None and len(record):
+            save_run_pictures(run.folder, record, run.rows)

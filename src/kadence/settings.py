@@ -1,6 +1,7 @@
 """What decides how a run goes: every setting of `kadence finetune`, checked, and what follows from them alone."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,9 @@ class FineTuneSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "photos", os.fspath(self.photos))
+        if self.validation is not None:
+            object.__setattr__(self, "validation", os.fspath(self.validation))
         _checks.number("validation_fraction", self.validation_fraction, above=0.0, maximum=0.999)
         _checks.one_of("optimizer", self.optimizer, list(OPTIMIZERS))
         _checks.one_of("schedule", self.schedule, SCHEDULES)
@@ -95,6 +99,8 @@ class FineTuneSettings:
             _checks.number("rates", rate, minimum=0.0)
         if self.rates is not None and not any(self.rates):
             raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
+        if self.split is not None and not self.split:
+            raise ValueError(_checks.sentence("split", "hold at least one layer name", self.split))
         self.total_epochs()
 
     def total_epochs(self) -> int:

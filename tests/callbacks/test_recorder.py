@@ -180,6 +180,16 @@ def test_the_losses_are_those_of_each_batch():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution on PyTorch")
+def test_batches_of_one_execution_share_their_mean_loss():
+    model, recorder = standing_still(steps_per_execution=3, run_eagerly=False), RateRecorder()
+    x, y = batches(8)
+    fit(model, x, y, [recorder])
+    parts = np.split(loss_of_each_batch(model, x, y), [3, 6])
+    np.testing.assert_allclose(recorder.record.losses, np.repeat([part.mean() for part in parts], [3, 3, 2]), 1e-4)
+    assert recorder.record.steps.tolist() == list(range(8))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution on PyTorch")
 def test_rates_do_not_depend_on_steps_per_execution():
     model, recorder = from_zero(), RateRecorder()
     x, y, _ = equal_batches(8)
@@ -213,7 +223,7 @@ def test_losses_of_means(gaps):
     losses = np.random.default_rng(0).lognormal(size=10)
     means = {i: losses[: i + 1].mean() for i in [*range(gaps - 1, 9, gaps), 9]}
     expected = np.concatenate([np.full(len(part), part.mean()) for part in np.split(losses, range(gaps, 10, gaps))])
-    np.testing.assert_allclose(losses_of_means(means, gaps), expected, 1e-9)
+    np.testing.assert_allclose(losses_of_means(means, gaps, 10), expected, 1e-9)
 
 
 def test_a_loss_that_turns_nan_is_recorded_and_written(tmp_path):

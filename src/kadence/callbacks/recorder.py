@@ -117,9 +117,13 @@ class RateRecorder(keras.callbacks.Callback):
     def _epoch_record(self, start: int) -> RateRecord:
         optimizer = self.model.optimizer
         inner = innermost(optimizer)
-        losses = losses_of_means(self._means, self.model.steps_per_execution)
-        # Where a loss scale skipped batches, fewer updates were done: the first batches are the ones it skips.
         done = int(as_number(inner._iterations)) - start
+        n_batches = max(self._means) + 1
+        if self.model.steps_per_execution > 1:
+            # Keras counts the last execution as whole.
+            n_batches = min(n_batches, (self.params or {}).get("steps") or done)
+        losses = losses_of_means(self._means, self.model.steps_per_execution, n_batches)
+        # Where a loss scale skipped batches, fewer updates were done: the first batches are the ones it skips.
         batches = np.arange(len(losses))[len(losses) - done :]
         steps = (start + np.arange(len(batches))) // (inner.gradient_accumulation_steps or 1)
         first = start // (inner.gradient_accumulation_steps or 1)
@@ -136,19 +140,20 @@ class RateRecorder(keras.callbacks.Callback):
         )
 
 
-def losses_of_means(means: dict[int, float], steps_per_execution: int) -> np.ndarray:
+def losses_of_means(means: dict[int, float], steps_per_execution: int, n_batches: int) -> np.ndarray:
     """The loss of each batch, from the mean over the batches up to it.
 
     Args:
         means: Index at the end of each execution, as Keras counts -> mean of the losses up to it.
         steps_per_execution: Batches in one execution, which share their mean loss; the last may have fewer. Integer
             number of steps >= 1.
+        n_batches: Number of batches in all. Integer >= 1.
 
     Returns:
-        Array of shape (largest index + 1,), float64.
+        Array of shape (n_batches,), float64.
     """
     batches = sorted(means)
-    stops = np.minimum(np.arange(1, len(batches) + 1) * steps_per_execution, batches[-1] + 1)
+    stops = np.minimum(np.arange(1, len(batches) + 1) * steps_per_execution, n_batches)
     counts = np.diff(stops, prepend=0)
     totals = np.array([means[batch] for batch in batches], np.float64) * stops
     return np.repeat(np.diff(totals, prepend=0.0) / counts, counts)

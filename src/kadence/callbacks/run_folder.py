@@ -50,9 +50,11 @@ class RunFolder(keras.callbacks.Callback):
         backups = self._backups()
         finished = 0
         if backups:
-            _check_backup(backups[-1])
-            self._keras_backup(backups[-1]).on_train_begin()
+            self._restore(backups[-1])
             finished = int(backups[-1].name.rpartition("_")[2])
+            if len(self.rows) < finished:
+                rule = f"have a row for each of the {finished} finished epochs"
+                raise ValueError(_checks.sentence("history.csv", rule, len(self.rows), "Start anew in another folder."))
         self.rows = self.rows[:finished]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -72,6 +74,17 @@ class RunFolder(keras.callbacks.Callback):
     def _backups(self) -> list[Path]:
         return sorted((self.folder / "backup").glob("epoch_*[0-9]"))
 
+    def _restore(self, backup: Path) -> None:
+        """Restore weights, optimizer and epoch; Keras passes over a missing file in silence."""
+        try:
+            for name in ("latest.weights.h5", "training_metadata.json"):
+                (backup / name).stat()
+            self._keras_backup(backup).on_train_begin()
+        except (OSError, ValueError, KeyError) as error:
+            rule = "be a whole backup of this model"
+            remedy = f"{error}. Start anew in another folder."
+            raise ValueError(_checks.sentence("backup", rule, str(backup), remedy)) from error
+
     def _keras_backup(self, folder: Path) -> keras.callbacks.BackupAndRestore:
         backup = keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)
         backup.set_model(self.model)
@@ -85,13 +98,6 @@ class RunFolder(keras.callbacks.Callback):
         part.rename(part.with_name(f"epoch_{epoch + 1:05d}"))
         for backup in older:
             shutil.rmtree(backup)
-
-
-def _check_backup(backup: Path) -> None:
-    for name in ("latest.weights.h5", "training_metadata.json"):
-        if not (backup / name).is_file():
-            remedy = "Delete that folder to go on from the epoch before, or start a new run."
-            raise ValueError(_checks.sentence("backup", f"be whole, with {name} in it", str(backup), remedy))
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -132,11 +138,17 @@ def read_history(path: Path) -> list[Row]:
 
     Returns:
         A dict per epoch; an empty list if there is no file.
+
+    Raises:
+        ValueError: If the file holds anything else.
     """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        try:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ValueError(_checks.sentence("history.csv", "hold numbers", str(path), f"{error}.")) from error
 
 
 def _csv(rows: Sequence[Row]) -> str:
