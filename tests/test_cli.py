@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from command import command, one_message
 from PIL import Image
 
 import kadence
@@ -48,28 +49,8 @@ def run(tmp_path_factory):
     return folder
 
 
-def command(*words):
-    """Exit code of the command, also where argparse ends it."""
-    try:
-        return cli.main([str(word) for word in words])
-    except SystemExit as end:
-        return end.code
-
-
 def finetune(photos, out, *words, **changes):
     return command("finetune", photos, "--out", out, *tiny.flags(**changes), *words)
-
-
-def one_message(capsys, *fragments, kind="error"):
-    """The only message on stderr, which holds the fragments; nothing on stdout."""
-    output = capsys.readouterr()
-    lines = [line for line in output.err.splitlines() if not line.startswith(("usage:", " "))]
-    assert len(lines) == 1, output.err
-    assert re.match(rf"kadence[ a-z]*: {kind}: ", lines[0]), lines
-    for fragment in fragments:
-        assert fragment in lines[0], lines[0]
-    assert output.out == ""
-    return lines[0]
 
 
 def hide(monkeypatch, package):
@@ -388,85 +369,6 @@ def test_predict_and_schedule_without_an_extra(run, photos, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-# schedule
-
-
-def table_rows(text):
-    return [line.split() for line in text.splitlines() if re.match(r"\s*\d", line)]
-
-
-def test_schedule_of_the_readme(tmp_path, capsys):
-    picture = tmp_path / "schedule.png"
-    words = ["--lr-max", "0.01", "--first-cycle-steps", "100", "--cycle-mult", "2", "--steps", "700", "--png"]
-    assert command("schedule", "warm-restarts", *words, picture) == 0
-    output = capsys.readouterr()
-    assert output.err == ""
-    starts, lengths = [0, 100, 300], [100, 200, 400]
-    last = [0.005 * (1 + np.cos(np.pi * (length - 1) / length)) for length in lengths]
-    assert table_rows(output.out) == [
-        [str(i + 1), str(start), str(start + length - 1), "0.01", f"{rate:.4g}"]
-        for i, (start, length, rate) in enumerate(zip(starts, lengths, last, strict=True))
-    ]
-    assert str(picture) in output.out.replace("\n", "")
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-        assert image.width > 500
-    assert [path.name for path in tmp_path.iterdir()] == ["schedule.png"]
-
-
-@pytest.mark.parametrize(
-    ("steps", "cut"), [(700, False), (701, True), (99, True), (100, False), (50, True), (350, True)]
-)
-def test_a_cycle_that_is_cut_short_is_said(capsys, steps, cut):
-    words = ["warm-restarts", "--first-cycle-steps", 100, "--cycle-mult", 2, "--steps", steps]
-    assert command("schedule", *words) == 0
-    out = capsys.readouterr().out
-    assert ("cut short" in " ".join(out.split())) == cut
-    assert str(steps - 1) in out
-
-
-def test_floor_and_decay_reach_the_schedule(capsys):
-    words = ["--lr-max", "1", "--lr-min", "0.1", "--first-cycle-steps", "10", "--peak-decay", "0.5", "--steps", "20"]
-    assert command("schedule", "warm-restarts", *words) == 0
-    first, second = table_rows(capsys.readouterr().out)
-    expected = kadence.WarmRestarts(1.0, 10, lr_min=0.1, peak_decay=0.5).sample(20)
-    assert [float(first[3]), float(first[4])] == pytest.approx([1.0, expected[9]], rel=1e-3)
-    assert [float(second[3]), float(second[4])] == pytest.approx([0.5, expected[19]], rel=1e-3)
-
-
-@pytest.mark.parametrize(("name", "last"), [("cosine", 0.005 * (1 + np.cos(np.pi * 0.9))), ("constant", 0.01)])
-def test_schedules_without_cycles(capsys, name, last):
-    assert command("schedule", name, "--lr-max", 0.01, "--steps", 10) == 0
-    assert table_rows(capsys.readouterr().out) == [["1", "0", "9", "0.01", f"{last:.4g}"]]
-
-
-@pytest.mark.parametrize(
-    ("words", "fragments"),
-    [
-        ("warm-restarts --steps 0", ["`steps` must be an integer >= 1", "steps=0"]),
-        ("warm-restarts --steps 2147483648", ["`steps` must", "2**31 - 1"]),
-        ("warm-restarts", ["--steps"]),
-        ("warm-restart --steps 10", ["warm-restarts"]),
-        ("warm-restarts --steps 10 --lr-max 0", ["`lr_max` must"]),
-        ("warm-restarts --steps 10 --lr-max nan", ["`lr_max` must"]),
-        ("warm-restarts --steps 10 --lr-max 0.1 --lr-min 0.2", ["lr_min"]),
-        ("warm-restarts --steps 10 --first-cycle-steps 0", ["`first_cycle_steps` must"]),
-        ("warm-restarts --steps 10 --cycle-mult 0.5", ["`cycle_mult` must"]),
-        ("warm-restarts --steps 10 --peak-decay 2", ["`peak_decay` must"]),
-    ],
-)
-def test_bad_schedules(capsys, words, fragments):
-    assert command("schedule", *words.split()) in (1, 2)
-    one_message(capsys, *fragments)
-
-
-def test_a_picture_that_cannot_be_written(tmp_path, capsys):
-    assert command("schedule", "constant", "--steps", 5, "--png", tmp_path / "none" / "a.png") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("kadence: error: ")
-    assert str(tmp_path / "none") in line
-
-
 # groups
 
 
@@ -589,8 +491,12 @@ def test_bad_predictions(run, photos, tmp_path, monkeypatch, capsys, words, frag
 FLAGS = {
     "finetune": "PHOTOS --validation --validation-fraction --backbone --split --rates --optimizer --weight-decay "
     "--schedule --first-cycle-epochs --cycle-mult --cycles --epochs --batch-size --image-size --augment --no-augment "
-    "--batch-norm --seed --out --resume --strict",
-    "schedule": "warm-restarts cosine constant --lr-max --first-cycle-steps --cycle-mult --steps --png",
+    "--batch-norm --warmup --seed --out --resume --strict",
+    "schedule": "warm-restarts cosine constant one-cycle from-points",
+    "schedule warm-restarts": "--lr-max --first-cycle-steps --cycles --cycle-mult --warmup --steps --png",
+    "plan": "warm-restarts cosine constant one-cycle from-points",
+    "plan one-cycle": "--rates --epochs --minutes --samples --batch-size --accumulation --optimizer --png --json",
+    "doctor": "MODEL.keras",
     "groups": "--backbone --split --list",
     "predict": "RUN PHOTO_OR_FOLDER --csv",
 }
@@ -598,7 +504,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_help_names_every_flag(capsys, name):
-    assert command(name, "--help") == 0
+    assert command(*name.split(), "--help") == 0
     text = capsys.readouterr().out
     for flag in FLAGS[name].split():
         assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text, re.IGNORECASE), flag
@@ -617,7 +523,7 @@ def test_help_of_all(capsys):
     assert command("--help") == 0
     text = capsys.readouterr().out
     for name in FLAGS:
-        assert name in text
+        assert name.split()[0] in text
     assert command() == 2
     one_message(capsys, "COMMAND")
 

@@ -142,3 +142,30 @@ def test_sgd_has_nesterov_momentum():
 
 def test_the_issue_s_schedules():
     assert set(SCHEDULES) == {"warm-restarts", "cosine", "constant"}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_warmup_rises_from_0_and_leaves_the_length_of_the_run(schedule):
+    settings = FineTuneSettings(photos="photos", schedule=schedule, warmup="0.5ep")
+    rates = settings.make_schedule(1.0, steps_per_epoch=10).sample(70)
+    np.testing.assert_allclose(rates[:5], np.arange(5) / 5)
+    assert rates.argmax() == 5
+    starts = [0, 10, 30] if schedule == "warm-restarts" else [0]
+    assert np.flatnonzero(rates == 0.0).tolist() == starts
+    if schedule != "constant":
+        assert rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("value", ["", "5", "half", "-1st", "200%", "ep"])
+def test_a_warmup_is_a_time(value):
+    if value == "5":
+        assert FineTuneSettings(photos="photos", warmup=value).warmup == "5"
+    else:
+        assert_rejects(with_value("warmup"), "warmup", value, ValueError)
+
+
+@pytest.mark.parametrize(("schedule", "value"), [("warm-restarts", "1ep"), ("cosine", "100%"), ("constant", "70st")])
+def test_a_warmup_leaves_something(schedule, value):
+    settings = FineTuneSettings(photos="photos", schedule=schedule, warmup=value)
+    with pytest.raises(ValueError, match="`warmup` must be shorter than the "):
+        settings.make_schedule(1.0, steps_per_epoch=10)

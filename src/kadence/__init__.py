@@ -6,9 +6,13 @@ _backend.choose_backend()
 
 from kadence.backbones import Backbone, load_backbone  # noqa: E402
 from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: E402
+from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
 from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
+from kadence.doctor import check, check_file  # noqa: E402
+from kadence.durations import parse_duration  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
+from kadence.plan import Plan, plan  # noqa: E402
 from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
 from kadence.predict import Prediction, predict_photos  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
@@ -52,6 +56,7 @@ __all__ = [
     "Linear",
     "LossNotFiniteError",
     "OneCycle",
+    "Plan",
     "Polynomial",
     "Prediction",
     "RateRecord",
@@ -61,6 +66,8 @@ __all__ = [
     "Step",
     "WarmRestarts",
     "WarmupStableDecay",
+    "check",
+    "check_file",
     "epochs_to_steps",
     "freeze_batch_norm",
     "from_function",
@@ -70,12 +77,16 @@ __all__ = [
     "layer_decay",
     "load_backbone",
     "one_cycle",
+    "parse_duration",
+    "plan",
     "plot_history",
     "plot_rates",
     "plot_schedule",
     "predict_photos",
     "recompute_batch_norm",
     "scale",
+    "scale_for_batch",
+    "solve_cycles",
     "split",
     "split_evenly",
     "train_classifier",

@@ -44,6 +44,8 @@ class GroupSettings:
         self.multipliers = tuple(multipliers)
         self.decay_multipliers = tuple(decay_multipliers)
         self.schedules = dict(schedules)
+        #: What the scheduled attributes are between updates.
+        self.constants: dict[str, Any] = {}
         self.group_of: dict[Any, int] = {}
         #: Variable by which callbacks scale a schedule.
         self.rate_factor: Any = None
@@ -89,8 +91,10 @@ class UpdatesByGroup(_MixinBase):
 
     @contextlib.contextmanager
     def _scheduled_hyperparameters(self, step: Any) -> Iterator[None]:
-        schedules = self._group_settings.schedules
-        constants = {name: getattr(self, name) for name in schedules}
+        schedules, constants = self._group_settings.schedules, self._group_settings.constants
+        # Under TensorFlow's strategies the replicas take turns within this step: the next finds the first one's tensor.
+        present = {name: getattr(self, name) for name in schedules}
+        constants.update({name: value for name, value in present.items() if not isinstance(value, _Hyperparameter)})
         try:
             for name, schedule in schedules.items():
                 setattr(self, name, _hyperparameter(schedule(step)))

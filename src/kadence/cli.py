@@ -3,34 +3,34 @@
 import argparse
 import csv
 import io
-import re
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kadence import _checks
+from kadence._schedule_commands import add_plan, add_schedule
+from kadence._terminal import (
+    add_command,
+    console,
+    numbers,
+    printable,
+    rich_table,
+    say,
+    show_warnings,
+    words,
+    write_line,
+)
 from kadence.backbones import backbone_names
 from kadence.callbacks import LossNotFiniteError
 from kadence.callbacks.progress import ProgressDisplay
 from kadence.classifier import build_classifier, rates_of
-from kadence.plots import save_schedule_picture
+from kadence.doctor import check_file
 from kadence.predict import accuracy, predict_photos
 from kadence.records import write_text
 from kadence.run import FineTuneRun, train_classifier
-from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts
 from kadence.settings import BATCH_NORM, OPTIMIZERS, SCHEDULES, FineTuneSettings
 
 _DEFAULTS = FineTuneSettings(photos="")
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, LossNotFiniteError)
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help, where there are any."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,18 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 1 after an error, 130 after Ctrl-C; argparse itself exits with 2 for a wrong flag.
     """
     options = _parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
+    show_warnings()
     try:
         options.command(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
         begun = out is not None and (out / "run.json").is_file()
-        _say("Stopped." + (f" Go on with the same command and --resume (run folder {out})." if begun else ""))
+        say("Stopped." + (f" Go on with the same command and --resume (run folder {out})." if begun else ""))
         return 130
     except _EXPECTED as error:
         if options.traceback:
             raise
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return 1
     return 0
 
@@ -66,41 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_finetune(commands)
-    _add_schedule(commands)
+    add_schedule(commands)
+    add_plan(commands)
     _add_groups(commands)
+    _add_doctor(commands)
     _add_predict(commands)
     return parser
-
-
-def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
-    parser._negative_number_matcher = re.compile(r"-[.\d]")  # or argparse takes -1e-3 and -1,2 for flags
-    parser.set_defaults(command=function)
-    return parser
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in _words(text))
-    except ValueError:
-        rule = "must be numbers with commas between them, such as 1e-5,1e-4,1e-3"
-        raise argparse.ArgumentTypeError(f"{rule}. Received: {text!r}.") from None
 
 
 def _add_backbone(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", default=_DEFAULTS.backbone, help="pretrained network; `kadence groups` lists them"
     )
-    parser.add_argument("--split", type=_words, metavar="LAYER,LAYER", help="first layers of the later groups")
+    parser.add_argument("--split", type=words, metavar="LAYER,LAYER", help="first layers of the later groups")
     parser.add_argument("--image-size", type=int, default=_DEFAULTS.image_size, help="side of the images in pixels")
 
 
 def _add_finetune(commands: Any) -> None:
-    parser = _command(commands, "finetune", _finetune, "fine-tune a pretrained network on a folder of photos")
+    parser = add_command(commands, "finetune", _finetune, "fine-tune a pretrained network on a folder of photos")
     parser.add_argument("photos", help="folder with one folder of photos per class")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--validation", metavar="DIR", help="folder of the same form to validate on")
@@ -108,7 +91,7 @@ def _add_finetune(commands: Any) -> None:
     _add_backbone(parser)
     parser.add_argument(
         "--rates",
-        type=_numbers,
+        type=numbers,
         metavar="R,R,R",
         help="peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given",
     )
@@ -120,6 +103,8 @@ def _add_finetune(commands: Any) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--cycles", type=int, default=_DEFAULTS.cycles, help="number of cycles")
     length.add_argument("--epochs", type=int, help="length in epochs, instead of --cycles")
+    text = "straight rise of the rates from 0, in each cycle of warm restarts; 0.5ep, 5%% of the run, or 50st"
+    parser.add_argument("--warmup", metavar="TIME", default=_DEFAULTS.warmup, help=text)
     parser.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="in images")
     parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="flip, shift, zoom")
     parser.add_argument("--batch-norm", default=_DEFAULTS.batch_norm, choices=BATCH_NORM, help="layers of the backbone")
@@ -134,80 +119,51 @@ def _finetune(options: argparse.Namespace) -> None:
     settings = FineTuneSettings(**{name: value for name, value in vars(options).items() if name in fields})
     if options.out is None:
         options.out = Path("runs") / Path(options.photos).resolve().name
-    console = _console()
-    with ProgressDisplay(console) as progress:
+    terminal = console()
+    with ProgressDisplay(terminal) as progress:
         run = train_classifier(settings, options.out, resume=options.resume, callbacks=[progress])
-    console.print(_summary(run))
-    console.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
+    terminal.print(_summary(run))
+    terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
 
 
 def _summary(run: FineTuneRun) -> Any:
-    table = _table("validation accuracy", "epoch kept", "seconds", *(f"peak rate {name}" for name in run.groups.names))
+    peaks = (f"peak rate {name}" for name in run.groups.names)
+    table = rich_table("validation accuracy", "epoch kept", "seconds", *peaks)
     rates = [f"{rate:.3g}" for rate in run.rates]
     table.add_row(f"{run.accuracy:.4f}", str(run.best_epoch), f"{run.seconds:.0f}", *rates)
     return table
 
 
-def _add_schedule(commands: Any) -> None:
-    parser = _command(commands, "schedule", _schedule, "print a schedule's cycles, and draw it")
-    parser.add_argument("name", choices=SCHEDULES, help="the schedule")
-    parser.add_argument("--lr-max", type=float, default=1e-3, help="peak rate")
-    parser.add_argument("--lr-min", type=float, default=0.0, help="rate that each cycle falls to")
-    parser.add_argument("--first-cycle-steps", type=int, default=100, help="in optimizer steps")
-    parser.add_argument("--cycle-mult", type=float, default=1.0, help="growth of the cycles")
-    parser.add_argument("--peak-decay", type=float, default=1.0, help="factor on the peak from cycle to cycle")
-    parser.add_argument("--steps", type=int, required=True, help="length of the run in optimizer steps")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="picture to write")
-
-
-def _schedule(options: argparse.Namespace) -> None:
-    n_steps = _checks.integer("steps", options.steps, minimum=1, unit="in optimizer steps")
-    schedule = _named_schedule(options, n_steps)
-    console = _console()
-    ends = schedule.cycle_ends(n_steps) if isinstance(schedule, WarmRestarts) else []
-    starts = [0, *(end + 1 for end in ends if end + 1 < n_steps)]
-    table = _table("cycle", "first step", "last step", "first rate", "last rate")
-    for number, start in enumerate(starts, 1):
-        last = starts[number] - 1 if number < len(starts) else n_steps - 1
-        whole = "" if last in ends or not isinstance(schedule, WarmRestarts) else " (cut short)"
-        rates = (f"{schedule.sample(1, step)[0]:.4g}" for step in (start, last))
-        table.add_row(str(number), str(start), f"{last}{whole}", *rates)
-    console.print(table)
-    if options.png is not None:
-        save_schedule_picture(schedule, n_steps, options.png)
-        console.print(f"Picture: {options.png}", soft_wrap=True, highlight=False)
-
-
-def _named_schedule(options: argparse.Namespace, n_steps: int) -> Schedule:
-    if options.name == "constant":
-        return Constant(options.lr_max)
-    if options.name == "cosine":
-        return Cosine(options.lr_max, n_steps, options.lr_min)
-    return WarmRestarts(
-        options.lr_max, options.first_cycle_steps, options.cycle_mult, options.lr_min, options.peak_decay
-    )
-
-
 def _add_groups(commands: Any) -> None:
-    parser = _command(commands, "groups", _groups, "print the layer groups of a network with a new head")
+    parser = add_command(commands, "groups", _groups, "print the layer groups of a network with a new head")
     _add_backbone(parser)
-    parser.add_argument("--rates", type=_numbers, metavar="R,R,R", help="peak rate per group")
+    parser.add_argument("--rates", type=numbers, metavar="R,R,R", help="peak rate per group")
     parser.add_argument("--list", action="store_true", help="print the names of all backbones instead")
 
 
 def _groups(options: argparse.Namespace) -> None:
     if options.list:
-        _print("\n".join(backbone_names()))
+        write_line("\n".join(backbone_names()))
         return
     settings = FineTuneSettings(
         photos="", backbone=options.backbone, split=options.split, rates=options.rates, image_size=options.image_size
     )
     _, groups = build_classifier(settings, n_classes=2, weights=None)
-    _print(str(groups.with_rates(rates_of(settings, groups))))
+    write_line(str(groups.with_rates(rates_of(settings, groups))))
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = add_command(commands, "doctor", _doctor, "report known traps around learning rates in a saved model")
+    parser.add_argument("model", metavar="MODEL.keras", help="file of a compiled model; it is read, not executed")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    findings = check_file(options.model)
+    write_line("\n\n".join(map(str, findings)) or "No known trap around learning rates is seen in this file.")
 
 
 def _add_predict(commands: Any) -> None:
-    parser = _command(commands, "predict", _predict, "classify photos with the model of a run folder")
+    parser = add_command(commands, "predict", _predict, "classify photos with the model of a run folder")
     parser.add_argument("run", help="run folder")
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_FOLDER", help="photos, and folders of photos")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file instead")
@@ -215,56 +171,25 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     predictions = predict_photos(options.run, options.photos)
-    rows = [[_printable(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
+    rows = [[printable(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
     header = ["photo", "class", "probability"]
-    console = _console()
-    if options.csv is None and not console.is_terminal:
-        _print("\n".join("\t".join(row) for row in [header, *rows]))
+    terminal = console()
+    if options.csv is None and not terminal.is_terminal:
+        write_line("\n".join("\t".join(row) for row in [header, *rows]))
     elif options.csv is None:
-        table = _table(*header)
+        table = rich_table(*header)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        terminal.print(table)
     else:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
         write_text(options.csv, text.getvalue())
-        _print(f"{len(rows)} photos: {options.csv}")
+        write_line(f"{len(rows)} photos: {options.csv}")
     share = accuracy(predictions)
     if share is not None:
         judged = sum(prediction.truth is not None for prediction in predictions)
-        _print(f"accuracy {share:.4f} on the {judged} photos in class folders")
-
-
-def _printable(path: Path) -> str:
-    """A path as text that can be encoded, also where the name of the file is not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _console() -> Any:
-    return _checks.extra("rich.console", "cli", "The command line").Console(markup=False, emoji=False)
-
-
-def _table(*columns: str) -> Any:
-    rich_table = _checks.extra("rich.table", "cli", "The command line")
-    box = _checks.extra("rich.box", "cli", "The command line")
-    table = rich_table.Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(text: str) -> None:
-    print(text)
-
-
-def _say(text: str) -> None:
-    print(f"kadence: {text}", file=sys.stderr)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
-        _say(f"warning: {message}")
+        write_line(f"accuracy {share:.4f} on the {judged} photos in class folders")
 
 
 if __name__ == "__main__":

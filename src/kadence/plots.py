@@ -139,6 +139,21 @@ def save_schedule_picture(schedule: Schedule, n_steps: int, path: Path) -> None:
     save_figure(figure, path)
 
 
+def save_rates_picture(record: RateRecord, path: Path) -> None:
+    """Write a picture of the rates of a record as PNG.
+
+    Args:
+        record: The `RateRecord`.
+        path: File to write; an existing one is replaced.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure, (axes,) = _figure(1)
+    plot_rates(record, ax=axes)
+    save_figure(figure, path)
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all.
 

@@ -17,15 +17,17 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._findings import mid_cycle
 from kadence.batch_norm import recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, save_model
 from kadence.classifier import build_classifier, rates_of
 from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
+from kadence.durations import run_length
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.plots import save_run_pictures
 from kadence.records import RateRecord, write_text
-from kadence.schedules import Schedule, WarmRestarts
+from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
 
 
@@ -146,21 +148,13 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
     """Warn if a run would end within a cycle, and name the nearest budgets that do not.
 
     Args:
-        schedule: The schedule; only `WarmRestarts` has cycles.
+        schedule: The schedule.
         epochs: Length of the run, in epochs. Integer >= 1.
         steps_per_epoch: Optimizer steps in an epoch. Integer >= 1.
     """
-    if not isinstance(schedule, WarmRestarts):
-        return
-    n_steps = epochs * steps_per_epoch
-    if schedule.ends_with_cycle(n_steps):
-        return
-    before = next((e for e in range(epochs, 0, -1) if schedule.ends_with_cycle(e * steps_per_epoch)), None)
-    after = next((e for e in range(epochs, 20 * epochs + 20) if schedule.ends_with_cycle(e * steps_per_epoch)), None)
-    budgets = [f"{budget} epochs" for budget in (before, after) if budget is not None]
-    nearest = " and ".join(budgets) if budgets else "none of a whole number of epochs"
-    message = f"The run of {epochs} epochs ends in the middle of a cycle, at a high rate. Nearest budgets that do not: "
-    warnings.warn(message + nearest + ".", stacklevel=2)
+    finding = mid_cycle(schedule, run_length(epochs=epochs, steps_per_epoch=steps_per_epoch))
+    if finding is not None:
+        warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
 def _load_photos(settings: FineTuneSettings) -> _Photos:

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts, epochs_to_steps
+from kadence.durations import parse_duration, run_length
+from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts, epochs_to_steps, warmup
 
 #: Name -> maker of the optimizer, from a schedule and a weight decay (None for none).
 OPTIMIZERS: dict[str, Callable[[Any, float | None], Any]] = {
@@ -43,6 +44,8 @@ class FineTuneSettings:
         cycle_mult: Growth of the cycles. Float >= 1.
         cycles: Number of cycles, unless `epochs` is given; it sets the length of the other schedules too. Integer >= 1.
         epochs: Length of the run in epochs, or None for `cycles` cycles. Integer >= 1.
+        warmup: Length of a straight rise of the rates from 0 at the start of the run, and of each cycle of warm
+            restarts: a time such as "0.5ep", "5%" of the run, or "50st" (optimizer steps).
         batch_size: Images in a batch. Integer >= 1.
         image_size: Side of the images in pixels. Integer >= 32.
         augment: Whether to flip, shift and zoom the photos at random in training.
@@ -69,6 +72,7 @@ class FineTuneSettings:
     cycle_mult: float = 2.0
     cycles: int = 3
     epochs: int | None = None
+    warmup: str = "0"
     batch_size: int = 32
     image_size: int = 128
     augment: bool = True
@@ -101,6 +105,7 @@ class FineTuneSettings:
             raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
         if self.split is not None and not self.split:
             raise ValueError(_checks.sentence("split", "hold at least one layer name", self.split))
+        parse_duration(self.warmup, n_steps=_checks.MAX_STEPS, steps_per_epoch=1e4, name="warmup")
         self.total_epochs()
 
     def total_epochs(self) -> int:
@@ -124,16 +129,27 @@ class FineTuneSettings:
 
         Returns:
             `Schedule`.
+
+        Raises:
+            ValueError: If a cycle has no step, or the warm-up is longer than the run or the first cycle.
         """
-        if self.schedule == "constant":
-            return Constant(lr_max)
-        if self.schedule == "cosine":
-            return Cosine(lr_max, epochs_to_steps(self.total_epochs(), steps_per_epoch))
+        length = run_length(epochs=self.total_epochs(), steps_per_epoch=steps_per_epoch)
+        rise = length.steps(self.warmup, "warmup")
+        if self.schedule != "warm-restarts":
+            left = length.n_steps - rise
+            if left < 1:
+                rule = f"be shorter than the run of {length.n_steps} optimizer steps"
+                raise ValueError(_checks.sentence("warmup", rule, self.warmup))
+            schedule = Constant(lr_max) if self.schedule == "constant" else Cosine(lr_max, left)
+            return warmup(schedule, rise) if rise else schedule
         first_cycle_steps = epochs_to_steps(self.first_cycle_epochs, steps_per_epoch)
         if first_cycle_steps < 1:
             rule = f"make a cycle of at least one step; an epoch has {steps_per_epoch}"
             raise ValueError(_checks.sentence("first_cycle_epochs", rule, self.first_cycle_epochs))
-        return WarmRestarts(lr_max, first_cycle_steps, self.cycle_mult)
+        if rise >= first_cycle_steps:
+            rule = f"be shorter than the first cycle of {first_cycle_steps} optimizer steps"
+            raise ValueError(_checks.sentence("warmup", rule, self.warmup))
+        return WarmRestarts(lr_max, first_cycle_steps, self.cycle_mult, warmup_steps=rise)
 
     def make_optimizer(self, schedule: Schedule) -> keras.optimizers.Optimizer:
         """A new optimizer.

@@ -128,6 +128,25 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         steps = check_steps(steps)
         return np.broadcast_to(np.asarray(self._formula(steps, _NUMPY), np.float64), steps.shape).copy()
 
+    @property
+    def end_step(self) -> int | None:
+        """The optimizer step from which on the rate stays as it is, by plan; None for a schedule without an end."""
+        return getattr(self, "n_steps", None)
+
+    def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The cycle that each step is in.
+
+        Args:
+            steps: Optimizer steps. Integer array of any shape, 0 <= step < 2**31.
+
+        Returns:
+            The first and the last step of the whole cycle, int64 arrays of the shape of `steps`; -1 and -1 where the
+            schedule has no cycles. The last step may lie beyond the end of the run, or of the schedule's part of a
+            `join`.
+        """
+        nowhere = np.full(np.shape(steps), -1, np.int64)
+        return nowhere, nowhere.copy()
+
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
         """Rate at `step`, integers (a scalar tensor, or any NumPy array), with the operations of `xp`."""
         raise NotImplementedError(f"{type(self).__name__} must define `_formula`.")

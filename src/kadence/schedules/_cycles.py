@@ -180,6 +180,16 @@ class WarmRestarts(Schedule):
         """
         return self.cycle_ends(n_steps)[-1:] == [n_steps - 1]
 
+    def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
+        """First and last step of the cycle that each step is in, both ends included."""
+        steps = np.asarray(steps, np.int64)
+        runs = _runs(self.first_cycle_steps, self.cycle_mult)
+        run = np.searchsorted(runs.starts, steps, side="right") - 1
+        # No step is so far into a cycle that it matters whether the cycle is longer than that.
+        length = np.minimum(runs.lengths, _checks.MAX_STEPS).astype(np.int64)[run]
+        first = steps - (steps - runs.starts[run]) % length
+        return first, first + length - 1
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
@@ -248,6 +258,12 @@ class Cyclical(Schedule):
         elif self.mode == "exp_range":
             height = height * integer_power(self.gamma, step, xp)
         return between(self.lr_min, self.lr_max, height)
+
+    def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
+        """First and last step of the cycle that each step is in, both ends included."""
+        length = self.up_steps + self.down_steps
+        first = np.asarray(steps, np.int64) // length * length
+        return first, first + length - 1
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

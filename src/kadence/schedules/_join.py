@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
@@ -67,6 +68,20 @@ class _Join(_Compound):
             rate = xp.where(step >= begin, schedule._formula(xp.maximum(step - begin, 0), xp), rate)
         return rate
 
+    @property
+    def end_step(self) -> int | None:
+        last = self.schedules[-1].end_step
+        return None if last is None else sum(self.at_steps[-1:]) + last
+
+    def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.asarray(steps, np.int64)
+        first, last = self.schedules[0].cycle_of(steps)
+        for begin, schedule in zip(self.at_steps, self.schedules[1:], strict=True):
+            own = schedule.cycle_of(np.maximum(steps - begin, 0))
+            shifted = [np.where(bound < 0, -1, bound + begin) for bound in own]
+            first, last = np.where(steps >= begin, shifted, [first, last])
+        return first, last
+
     def _arguments(self) -> dict[str, Any]:
         return {"schedules": self.schedules, "at_steps": self.at_steps}
 
@@ -85,6 +100,13 @@ class _Scale(_Compound):
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
         return self.schedule._formula(step, xp) * self.factor
+
+    @property
+    def end_step(self) -> int | None:
+        return self.schedule.end_step
+
+    def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self.schedule.cycle_of(steps)
 
     def _arguments(self) -> dict[str, Any]:
         return {"schedule": self.schedule, "factor": self.factor}

@@ -41,6 +41,10 @@ class _Points(Schedule):
         curve = CURVES[self.interpolation]
         return before * curve.fall(left, done, xp) + after * curve.rise(left, done, xp)
 
+    @property
+    def end_step(self) -> int | None:
+        return None if self.interpolation == "constant" else self.steps[-1]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"steps": self.steps, "rates": self.rates, "interpolation": self.interpolation}

@@ -1,0 +1,82 @@
+"""What the commands share: flags that look alike, tables, and lines on the terminal."""
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kadence import _checks
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """A parser of a command among `commands`, which calls `function` with the parsed flags."""
+    parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
+    parser._negative_number_matcher = re.compile(r"-[.\d]")  # or argparse takes -1e-3 and -1,2 for flags
+    parser.set_defaults(command=function)
+    return parser
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words between the commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers between the commas; for argparse."""
+    try:
+        return tuple(float(word) for word in words(text))
+    except ValueError:
+        rule = "must be numbers with commas between them, such as 1e-5,1e-4,1e-3"
+        raise argparse.ArgumentTypeError(f"{rule}. Received: {text!r}.") from None
+
+
+def console() -> Any:
+    """The rich console, which takes text as it is."""
+    return _checks.extra("rich.console", "cli", "The command line").Console(markup=False, emoji=False)
+
+
+def rich_table(*columns: str) -> Any:
+    """A rich table without rows."""
+    tables = _checks.extra("rich.table", "cli", "The command line")
+    box = _checks.extra("rich.box", "cli", "The command line")
+    table = tables.Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def write_line(text: str) -> None:
+    """A result, to the standard output."""
+    print(text)
+
+
+def say(text: str) -> None:
+    """A message, to the standard error."""
+    print(f"kadence: {text}", file=sys.stderr)
+
+
+def show_warnings() -> None:
+    """Let Python's warnings to users be messages of one line."""
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
+        say(f"warning: {message}")
+
+
+def printable(path: Path) -> str:
+    """A path as text that can be encoded, also where the name of the file is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,59 @@
+"""Numbers as lines of text: aligned tables, and rates as lines of blocks."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+#: A line of rates, its name included, is at most this wide.
+_WIDTH = 60
+_BLOCKS = "▁▂▃▄▅▆▇█"
+#: The lowest block of a logarithmic line is this many decades below the peak.
+_DECADES = 4.0
+
+
+def table(rows: Sequence[Sequence[str]], n_left: int = 0) -> list[str]:
+    """Lines of cells in columns; the first `n_left` columns and the last, if it has no heading, are flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = [position < n_left or not heading for position, heading in enumerate(rows[0])]
+    return [
+        "  ".join(
+            cell.ljust(width) if flush else cell.rjust(width)
+            for cell, width, flush in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def rate_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
+    """A table of the peak, the lowest, the first and the last rate of each group."""
+    rows = [["group", "peak", "lowest", "first", "last"]]
+    for name, rate in rates.items():
+        rows.append([name, *(f"{figure:.3g}" for figure in (rate.max(), rate.min(), rate[0], rate[-1]))])
+    return table(rows, n_left=1)
+
+
+def spark_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
+    """A line of at most 60 characters per group, logarithmic where the rate is far below its peak for half the run."""
+    width = min(max(map(len, rates)), _WIDTH // 2)
+    lines = []
+    for name, rate in rates.items():
+        log = bool(0.0 < np.median(rate) < rate.max() / 16.0)
+        short = name if len(name) <= width else name[: width - 3] + "..."
+        mark = " log" if log else ""
+        lines.append(f"{short:<{width}}  {sparkline(rate, _WIDTH - width - 2 - len(mark), log)}{mark}")
+    return lines
+
+
+def sparkline(values: np.ndarray, width: int, log: bool = False) -> str:
+    """`values` >= 0 as at most `width` blocks, each the mean of its share, from 0 to the highest; 0 is a dot."""
+    edges = np.linspace(0, len(values), min(width, len(values)), endpoint=False).astype(np.int64)
+    means = np.add.reduceat(values, edges) / np.diff(edges, append=len(values))
+    return "".join(_block(mean, float(means.max()), log) for mean in means.tolist())
+
+
+def _block(rate: float, peak: float, log: bool) -> str:
+    if not 0.0 < rate <= peak < math.inf:
+        return "·"
+    height = 1.0 + math.log10(rate / peak) / _DECADES if log else rate / peak
+    return _BLOCKS[min(max(math.ceil(height * len(_BLOCKS)) - 1, 0), len(_BLOCKS) - 1)]

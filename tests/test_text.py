@@ -1,0 +1,65 @@
+"""Lines of text: columns that stand under each other, and blocks that are as high as their rates."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kadence._text import rate_lines, spark_lines, sparkline, table
+
+
+def test_table():
+    rows = [["name", "n", ""], ["a", "1,000", "cut short"], ["longer", "1", ""]]
+    assert table(rows, n_left=1) == ["name        n", "a       1,000  cut short", "longer      1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "line"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8], 8, "▁▂▃▄▅▆▇█"),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 60, "▁▂▃▄▅▆▇█"),
+        ([0, 0, 1, 1], 2, "·█"),
+        ([0, 2, 4, 4], 2, "▂█"),
+        ([0.0] * 5, 3, "···"),
+        ([1e-9, 1.0], 2, "▁█"),
+        ([5.0], 60, "█"),
+        ([np.nan, np.inf, 1.0], 3, "···"),
+    ],
+)
+def test_sparkline(values, width, line):
+    assert sparkline(np.array(values, np.float64), width) == line
+
+
+def test_a_logarithmic_line_covers_four_decades():
+    assert sparkline(np.array([1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0]), 7, log=True) == "█▆▄▂▁▁·"
+
+
+@given(rates=st.lists(st.floats(0, 1), min_size=1, max_size=200), width=st.integers(1, 60), log=st.booleans())
+def test_a_line_fits_and_its_highest_block_is_full(rates, width, log):
+    line = sparkline(np.array(rates), width, log)
+    assert len(line) == min(width, len(rates))
+    assert ("█" in line) == any(rates)
+    assert set(line) <= set("·▁▂▃▄▅▆▇█")
+
+
+@pytest.mark.parametrize("names", [["a"], ["group_1", "group_2"], ["x" * 29, "y"], ["x" * 80, "y"]])
+@pytest.mark.parametrize("n_steps", [1, 59, 60, 1000])
+def test_lines_of_groups_fit_60_columns(names, n_steps):
+    rates = {name: np.linspace(1, 0, n_steps) ** 8 for name in names}
+    lines = spark_lines(rates)
+    assert len(lines) == len(names)
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_a_rate_that_is_low_for_most_of_the_run_is_drawn_logarithmically():
+    falls = {"straight": np.linspace(1, 0, 100), "power": 0.9 ** np.arange(100.0), "none": np.zeros(100)}
+    assert [line.endswith(" log") for line in spark_lines(falls)] == [False, True, False]
+
+
+def test_rate_lines():
+    lines = rate_lines({"a": np.array([0.1, 0.3, 0.2]), "group_2": np.array([1e-5, 0, 1e-6])})
+    assert lines == [
+        "group     peak  lowest  first   last",
+        "a          0.3     0.1    0.1    0.2",
+        "group_2  1e-05       0  1e-05  1e-06",
+    ]
