@@ -31,7 +31,8 @@ ORDER = [
     "schedules._base", "schedules._shapes", "schedules._curves", "schedules._join",
     "schedules._decays", "schedules._cycles", "schedules._points", "schedules._phases", "schedules",
     "durations", "budgets",
-    "_updates", "optimizer", "records", "_planned_run", "_findings", "plan", "_traps", "doctor", "callbacks",
+    "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
+    "_traps", "doctor", "callbacks",
     "finder", "ensemble", "finetune", "compare",
     "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
@@ -256,20 +257,20 @@ def test_every_file_has_its_tests(name):
 # The pages and the versions around the package
 
 
-def readme_blocks():
-    """(line, code) of every Python block of the README; `<!-- no-run: reason -->` right above a block exempts it."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    for match in re.finditer(r"(<!-- no-run: .+? -->\n+)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        line = text[: match.start(2)].count("\n")
-        if not match[1]:
-            yield pytest.param(line, match[2], id=f"line{line}")
+def code_blocks():
+    """(page, line, code) of the Python blocks; `<!-- no-run: reason -->` right above a block exempts it."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"(<!-- no-run: .+? -->\n+)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text[: match.start(2)].count("\n")
+            if not match[1]:
+                yield pytest.param(page, line, match[2], id=f"{page.stem}-line{line}")
 
 
-@pytest.mark.parametrize(("line", "code"), list(readme_blocks()))
-def test_readme_block_runs(line, code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "line", "code"), list(code_blocks()))
+def test_code_block_runs(page, line, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n" * line + code, ROOT / "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own README
+    exec(compile("\n" * line + code, page, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own pages
 
 
 def test_changelog_is_in_form_and_names_this_version():

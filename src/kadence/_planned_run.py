@@ -8,9 +8,11 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._rates import sample_rates
+from kadence._updates import KerasSchedule, innermost
 from kadence.durations import RunLength, run_length
 from kadence.groups import LayerGroups
-from kadence.optimizer import DiscriminativeOptimizer, KerasSchedule, innermost, sample_rates
+from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
 
 #: All rates are held in memory: 80 MB per group.

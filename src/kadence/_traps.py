@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers import schedules
 
-from kadence.optimizer import as_number, innermost
+from kadence._updates import as_number, innermost
 
 #: Keras's own schedules.
 STOCK = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type)}

@@ -26,6 +26,20 @@ def as_number(value: Any) -> float:
     return value if isinstance(value, (int, float)) else np.asarray(keras.ops.convert_to_numpy(value)).item()
 
 
+def innermost(optimizer: Any) -> Any:
+    """The Keras optimizer that does the updates, inside any wrappers.
+
+    Args:
+        optimizer: Any Keras optimizer.
+
+    Returns:
+        `keras.optimizers.Optimizer`.
+    """
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 class GroupSettings:
     """What an optimizer needs to know of its groups.
 

@@ -17,8 +17,9 @@ from keras.optimizers import schedules
 
 from kadence import _checks
 from kadence._traps import STOCK, TRAPS, Finding, Rate
+from kadence._updates import KerasSchedule, as_number
 from kadence._walk import Layers
-from kadence.optimizer import DiscriminativeOptimizer, KerasSchedule, as_number
+from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
 
 _LARGEST_CONFIG = 2**26  # bytes

@@ -8,10 +8,18 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._optimizer_checks import (
+    check_inner,
+    check_multipliers,
+    check_names,
+    check_rates,
+    check_schedules,
+    multipliers_of_rates,
+    one_per_group,
+)
 from kadence._updates import (
     GroupSettings,
     KerasSchedule,
-    UpdatesByGroup,
     as_number,
     ungrouped_config,
     update_by_group,
@@ -76,7 +84,7 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         no_weight_decay: Sequence[str] = (),
         name: str | None = None,
     ):
-        _check_inner(optimizer)
+        check_inner(optimizer)
         if not isinstance(groups, LayerGroups):
             raise TypeError(_checks.sentence("groups", "be LayerGroups, from `kadence.split` for example", groups))
         if (lr_multipliers is None) == (learning_rates is None):
@@ -87,19 +95,19 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             rule = "be exactly one of the two, `lr_multipliers` or `learning_rates`"
             raise ValueError(_checks.sentence("rates", rule, received))
         if lr_multipliers is not None:
-            multipliers = _check_multipliers(lr_multipliers, groups)
+            multipliers = check_multipliers(lr_multipliers, groups)
         else:
-            multipliers = _multipliers_of_rates(optimizer, _check_rates(learning_rates, groups))
+            multipliers = multipliers_of_rates(optimizer, check_rates(learning_rates, groups))
         decay = [1.0] * len(groups) if weight_decay_multipliers is None else weight_decay_multipliers
         settings = GroupSettings(
             multipliers,
             [
                 _checks.number("weight_decay_multipliers", factor, minimum=0.0)
-                for factor in _one_per_group("weight_decay_multipliers", decay, groups)
+                for factor in one_per_group("weight_decay_multipliers", decay, groups)
             ],
-            _check_schedules(schedules or {}, optimizer),
+            check_schedules(schedules or {}, optimizer),
         )
-        names = _check_names(no_weight_decay)
+        names = check_names(no_weight_decay)
         super().__init__(learning_rate=1.0, name=name)
         self._no_weight_decay = tuple(names)
         # The base class's own rate, which nothing uses, is the factor on a schedule.
@@ -295,168 +303,3 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             no_weight_decay=config["no_weight_decay"],
             name=config["name"],
         )
-
-
-def innermost(optimizer: Any) -> Any:
-    """The Keras optimizer that does the updates, inside any wrappers.
-
-    Args:
-        optimizer: Any Keras optimizer.
-
-    Returns:
-        `keras.optimizers.Optimizer`.
-    """
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
-def rate_scale(optimizer: Any) -> float:
-    """What callbacks set, as a number: the base rate where it is a variable, else the factor on the schedule.
-
-    Args:
-        optimizer: Any Keras optimizer, wrapped or not.
-
-    Returns:
-        Float.
-    """
-    inner = innermost(optimizer)
-    if not isinstance(inner._learning_rate, KerasSchedule):
-        return as_number(inner.learning_rate)
-    return as_number(inner._group_settings.rate_factor) if isinstance(inner, UpdatesByGroup) else 1.0
-
-
-def sample_rates(optimizer: Any, n_steps: int, start: int = 0, scale: float | None = None) -> dict[str, np.ndarray]:
-    """Every group's rate at the updates start, ..., start + n_steps - 1, in NumPy.
-
-    Args:
-        optimizer: Any Keras optimizer, wrapped or not; one without groups has the single group "all".
-        n_steps: Number of optimizer updates. Integer >= 0.
-        start: First update, counted in optimizer steps. Integer >= 0.
-        scale: What to take for `rate_scale(optimizer)`; by default its present value.
-
-    Returns:
-        Dict of group name to array of shape (n_steps,), float64.
-    """
-    inner = innermost(optimizer)
-    rate = inner._learning_rate
-    grouped = isinstance(inner, UpdatesByGroup)
-    # Without groups, Keras passes the count of micro-batches to a schedule.
-    micro = 1 if grouped else inner.gradient_accumulation_steps or 1
-    steps = (start + np.arange(n_steps)) * micro + micro - 1
-    base = np.ones(n_steps, np.float64)
-    if isinstance(rate, Schedule):
-        base = rate.at(steps)
-    elif isinstance(rate, KerasSchedule):
-        base = np.array([as_number(rate(step)) for step in steps.tolist()], np.float64)
-    base = base * (rate_scale(optimizer) if scale is None else scale)
-    while not isinstance(optimizer, DiscriminativeOptimizer):
-        if optimizer is inner:
-            return {"all": base}
-        optimizer = optimizer.inner_optimizer
-    return {
-        name: base * (factor.sample(n_steps, start) if isinstance(factor, Schedule) else factor)
-        for name, factor in zip(optimizer._groups.names, optimizer.lr_multipliers, strict=True)
-    }
-
-
-def _check_inner(optimizer: Any) -> None:
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(_checks.sentence("optimizer", "be a keras.optimizers.Optimizer", optimizer))
-    if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
-        remedy = "Put it around the DiscriminativeOptimizer instead." if hasattr(optimizer, "inner_optimizer") else ""
-        raise TypeError(
-            _checks.sentence(
-                "optimizer",
-                "not be a wrapper of optimizers",
-                type(optimizer).__name__,
-                remedy,
-            )
-        )
-    if optimizer.built or isinstance(optimizer, UpdatesByGroup):
-        fact = "built" if optimizer.built else "in another DiscriminativeOptimizer"
-        raise ValueError(
-            _checks.sentence(
-                "optimizer",
-                f"be new; this one is {fact}",
-                optimizer.name,
-                "Make a new one.",
-            )
-        )
-
-
-def _one_per_group(name: str, values: Any, groups: LayerGroups) -> list[Any]:
-    rule = f"have one value per group, {len(groups)}: {', '.join(groups.names)}"
-    items = _checks.sequence(name, values, rule)
-    if len(items) != len(groups):
-        raise ValueError(_checks.sentence(name, rule, items))
-    return items
-
-
-def _check_multipliers(values: Any, groups: LayerGroups) -> list[float | Schedule]:
-    return [
-        value if isinstance(value, Schedule) else _checks.number("lr_multipliers", value, minimum=0.0)
-        for value in _one_per_group("lr_multipliers", values, groups)
-    ]
-
-
-def _check_rates(values: Any, groups: LayerGroups) -> list[float]:
-    items = _one_per_group("learning_rates", values, groups)
-    rates = [_checks.number("learning_rates", value, minimum=0.0) for value in items]
-    if max(rates) <= 0.0:
-        raise ValueError(_checks.sentence("learning_rates", "hold at least one rate > 0", rates))
-    return rates
-
-
-def _multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]:
-    """Ratios of the peak rates to the base rate, which becomes the largest where it is a variable."""
-    schedule = optimizer._learning_rate
-    if isinstance(schedule, Schedule):
-        if schedule.lr_max == 0.0:
-            rule = "come with a schedule whose peak, its lr_max, is > 0"
-            raise ValueError(_checks.sentence("learning_rates", rule, list(rates), f"The schedule is {schedule!r}."))
-        return [rate / schedule.lr_max for rate in rates]
-    if callable(schedule) and not isinstance(schedule, keras.Variable):
-        rule = "come with a rate that is a number or a kadence.Schedule, whose peak is known"
-        remedy = "Give `lr_multipliers` instead."
-        raise ValueError(_checks.sentence("learning_rates", rule, type(schedule).__name__, remedy))
-    optimizer.learning_rate = max(rates)
-    return [rate / max(rates) for rate in rates]
-
-
-def _check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
-    rule = "map hyperparameters of the optimizer to schedules"
-    if not isinstance(schedules, Mapping):
-        raise TypeError(_checks.sentence("schedules", rule, schedules))
-    if not schedules:
-        return {}
-    known = [
-        name
-        for name, value in optimizer.get_config().items()
-        if isinstance(value, float) and name not in ("learning_rate", "loss_scale_factor", "ema_momentum")
-    ]
-    for name, schedule in schedules.items():
-        if not isinstance(schedule, Schedule):
-            raise TypeError(
-                _checks.sentence(
-                    "schedules",
-                    rule,
-                    dict(schedules),
-                    f"{name!r} is not a kadence.Schedule.",
-                )
-            )
-        if name not in [*known, "momentum", "weight_decay"] or not hasattr(optimizer, name):
-            remedy = _checks.did_you_mean(str(name), known)
-            raise ValueError(_checks.sentence("schedules", rule, dict(schedules), remedy))
-        if not getattr(optimizer, name):
-            remedy = f"Give the optimizer a `{name}` > 0: without it, it keeps no state for it."
-            raise ValueError(_checks.sentence(name, "be > 0 to be scheduled", getattr(optimizer, name), remedy))
-    return dict(schedules)
-
-
-def _check_names(names: Any) -> list[str]:
-    rule = "be a sequence of names of variables, such as 'bias'"
-    items = _checks.sequence("no_weight_decay", names, rule, minimum_length=0)
-    if not all(isinstance(item, str) for item in items):
-        raise TypeError(_checks.sentence("no_weight_decay", rule, names))
-    return items

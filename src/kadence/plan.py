@@ -13,9 +13,9 @@ from kadence import _checks
 from kadence._findings import Finding, findings
 from kadence._planned_run import PlannedRun, accumulation_of, length_of, run_of_optimizer, run_of_schedule
 from kadence._text import rate_lines, spark_lines, sparkline, table
+from kadence._updates import KerasSchedule, innermost
 from kadence.durations import RunLength
 from kadence.groups import LayerGroups
-from kadence.optimizer import KerasSchedule, innermost
 from kadence.records import RateRecord
 from kadence.schedules import Schedule
 

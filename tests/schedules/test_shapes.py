@@ -7,7 +7,7 @@ import pytest
 from evaluate import MAX, over
 
 from kadence.schedules import _base
-from kadence.schedules._shapes import CURVES, delayed, fractions, integer_power
+from kadence.schedules._shapes import CURVES, Powers, delayed, fractions
 
 
 @pytest.mark.parametrize("name", list(CURVES))
@@ -34,9 +34,9 @@ def test_delayed_is_one_minus_a_power(k):
 
 
 @pytest.mark.parametrize("base", [0.0, 0.5, 0.999, 0.9999999, 1.0])
-def test_integer_power_does_not_lose_digits_with_the_exponent(base):
+def test_powers_do_not_lose_digits_with_the_exponent(base):
     exponents = [0, 1, 2, 2047, 2048, 2049, 100_000, 2**22 - 1, 2**22, MAX]
     exact = [base**exponent for exponent in exponents]
-    np.testing.assert_allclose(integer_power(base, np.array(exponents), _base._NUMPY), exact, rtol=1e-6, atol=1e-40)
-    (compiled,) = over(lambda step: (integer_power(base, step, _base._KERAS),), exponents, ("float32",))
+    np.testing.assert_allclose(Powers(base)(np.array(exponents), _base._NUMPY), exact, rtol=1e-6, atol=1e-40)
+    (compiled,) = over(lambda step: (Powers(base)(step, _base._KERAS),), exponents, ("float32",))
     np.testing.assert_allclose(compiled, exact, rtol=1e-6, atol=1e-37)

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._updates import as_number
-from kadence.optimizer import innermost, rate_scale, sample_rates
+from kadence._rates import rate_scale, sample_rates
+from kadence._updates import as_number, innermost
 from kadence.records import RateRecord, write_text
 
 

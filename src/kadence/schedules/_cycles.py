@@ -10,7 +10,7 @@ import numpy as np
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
 from kadence.schedules._curves import between, check_floor
-from kadence.schedules._shapes import cosine, delayed, integer_power
+from kadence.schedules._shapes import Powers, cosine, delayed
 
 
 class _Runs(NamedTuple):
@@ -104,6 +104,7 @@ class WarmRestarts(Schedule):
         )
         self.cycle_mult = _checks.number("cycle_mult", cycle_mult, minimum=1.0)
         self.peak_decay = _checks.number("peak_decay", peak_decay, above=0.0, maximum=1.0)
+        self._peaks = Powers(self.peak_decay)
         self.warmup_steps = _checks.integer("warmup_steps", warmup_steps, minimum=0, unit="in optimizer steps")
         if self.warmup_steps >= self.first_cycle_steps:
             rule = f"be < first_cycle_steps, which is {self.first_cycle_steps}, in optimizer steps"
@@ -131,7 +132,7 @@ class WarmRestarts(Schedule):
     def _peak(self, cycle: Any, xp: ArrayOps) -> Any:
         if self.peak_decay == 1.0:
             return self.lr_max
-        peak = self.lr_max * integer_power(self.peak_decay, cycle, xp)
+        peak = self.lr_max * self._peaks(cycle, xp)
         return xp.maximum(peak, xp.real(self.lr_min))
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
@@ -246,6 +247,7 @@ class Cyclical(Schedule):
         self.down_steps = _checks.integer("down_steps", down, minimum=1, maximum=2**30 - 1, unit="in optimizer steps")
         self.mode = _checks.one_of("mode", mode, ("triangular", "triangular2", "exp_range"))
         self.gamma = _checks.number("gamma", gamma, above=0.0, maximum=1.0)
+        self._peaks = Powers(0.5 if self.mode == "triangular2" else self.gamma)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
         length = self.up_steps + self.down_steps
@@ -254,9 +256,9 @@ class Cyclical(Schedule):
         down = xp.real(length - position) / self.down_steps
         height = xp.where(position <= self.up_steps, up, down)
         if self.mode == "triangular2":
-            height = height * integer_power(0.5, step // length, xp)
+            height = height * self._peaks(step // length, xp)
         elif self.mode == "exp_range":
-            height = height * integer_power(self.gamma, step, xp)
+            height = height * self._peaks(step, xp)
         return between(self.lr_min, self.lr_max, height)
 
     def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import keras
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
 from kadence.schedules._curves import between, check_floor
-from kadence.schedules._shapes import delayed, fractions, integer_power
+from kadence.schedules._shapes import Powers, delayed, fractions
 
 _STEPS = "in optimizer steps"
 
@@ -87,10 +87,11 @@ class Exponential(Schedule):
     def __init__(self, lr_max: float, factor: float, every_steps: int = 1, lr_min: float = 0.0):
         self.lr_max, self.lr_min = check_floor(lr_max, lr_min)
         self.factor = _checks.number("factor", factor, above=0.0, maximum=1.0)
+        self._powers = Powers(self.factor)
         self.every_steps = _checks.integer("every_steps", every_steps, minimum=1, unit=_STEPS)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        whole = integer_power(self.factor, step // self.every_steps, xp)
+        whole = self._powers(step // self.every_steps, xp)
         part = xp.real(self.factor) ** (xp.real(step % self.every_steps) / self.every_steps)
         return xp.maximum(self.lr_max * whole * part, xp.real(self.lr_min))
 
@@ -170,6 +171,7 @@ class Step(Schedule):
     def __init__(self, lr_max: float, at_steps: int | Sequence[int], factor: float = 0.1):
         self.lr_max = _checks.number("lr_max", lr_max, above=0.0)
         self.factor = _checks.number("factor", factor, above=0.0, maximum=1.0)
+        self._powers = Powers(self.factor)
         self.at_steps: int | list[int]
         if hasattr(at_steps, "__index__"):
             self.at_steps = _checks.integer("at_steps", at_steps, minimum=1, unit=_STEPS)
@@ -180,7 +182,7 @@ class Step(Schedule):
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
         if isinstance(self.at_steps, int):
-            return self.lr_max * integer_power(self.factor, step // self.at_steps, xp)
+            return self.lr_max * self._powers(step // self.at_steps, xp)
         rates = [self.lr_max * self.factor**drops for drops in range(len(self.at_steps) + 1)]
         drops = xp.searchsorted(xp.table(self.at_steps), step, side="right")
         return xp.take(xp.table(rates), drops)

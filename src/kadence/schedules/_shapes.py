@@ -7,8 +7,10 @@ import numpy as np
 
 from kadence.schedules._base import ArrayOps
 
-#: Bits of the exponent per table in `integer_power`: three tables cover 31 bits.
+#: Bits of the exponent per table in `Powers`: three tables cover 31 bits.
 _TABLE_BITS = 11
+#: 2 to the minus of this is 0 in float64.
+_ZERO_BITS = 1080
 
 
 class _Shape(Protocol):
@@ -47,14 +49,33 @@ def delayed(left: Any, done: Any, k: float, xp: ArrayOps) -> Any:
     return xp.where(done < 0.5, 1.0 - done**k, -xp.expm1(k * xp.log1p(-xp.minimum(left, 0.5))))
 
 
-def integer_power(base: float, exponent: Any, xp: ArrayOps) -> Any:
-    """`base ** exponent` for 0 <= base <= 1 and integers 0 <= exponent < 2**31.
+class Powers:
+    """Powers of a number with integer exponents: products of looked-up powers, of as few as it takes to reach 0.
 
-    A product of three looked-up powers: the error of a float32 power would grow with the exponent.
+    The error of a float32 power would grow with the exponent.
+
+    Args:
+        base: The number. Float, 0 <= base <= 1.
     """
-    size = 2**_TABLE_BITS
-    result: Any = 1.0
-    for place in range(3):
-        powers = np.power(base, np.arange(size, dtype=np.float64) * float(size**place))
-        result = result * xp.take(xp.table(powers), exponent // size**place % size)
-    return result
+
+    def __init__(self, base: float):
+        last = 1 if base in (0.0, 1.0) else min(math.ceil(-_ZERO_BITS * math.log(2.0) / math.log(base)), 2**31 - 1)
+        #: The exponent from which on every power is that one: 0, for a base < 1.
+        self.last = np.int32(last)
+        self.size = min(last + 1, 2**_TABLE_BITS)
+        places = 1 if last < self.size else -(-last.bit_length() // _TABLE_BITS)
+        exponents = np.arange(self.size, dtype=np.float64)
+        self.tables = [np.power(base, exponents * float(self.size**place)) for place in range(places)]
+
+    def __call__(self, exponent: Any, xp: ArrayOps) -> Any:
+        """The power for each exponent.
+
+        Args:
+            exponent: Integers, 0 <= exponent < 2**31.
+            xp: The operations.
+        """
+        exponent = xp.minimum(exponent, xp.table(self.last))
+        result: Any = 1.0
+        for place, powers in enumerate(self.tables):
+            result = result * xp.take(xp.table(powers), exponent // self.size**place % self.size)
+        return result

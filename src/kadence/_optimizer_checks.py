@@ -1,0 +1,113 @@
+"""What `DiscriminativeOptimizer` is given: checked, and made into numbers per group."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kadence import _checks
+from kadence._updates import UpdatesByGroup
+from kadence.groups import LayerGroups
+from kadence.schedules import Schedule
+
+
+def check_inner(optimizer: Any) -> None:
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(_checks.sentence("optimizer", "be a keras.optimizers.Optimizer", optimizer))
+    if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
+        remedy = "Put it around the DiscriminativeOptimizer instead." if hasattr(optimizer, "inner_optimizer") else ""
+        raise TypeError(
+            _checks.sentence(
+                "optimizer",
+                "not be a wrapper of optimizers",
+                type(optimizer).__name__,
+                remedy,
+            )
+        )
+    if optimizer.built or isinstance(optimizer, UpdatesByGroup):
+        fact = "built" if optimizer.built else "in another DiscriminativeOptimizer"
+        raise ValueError(
+            _checks.sentence(
+                "optimizer",
+                f"be new; this one is {fact}",
+                optimizer.name,
+                "Make a new one.",
+            )
+        )
+
+
+def one_per_group(name: str, values: Any, groups: LayerGroups) -> list[Any]:
+    rule = f"have one value per group, {len(groups)}: {', '.join(groups.names)}"
+    items = _checks.sequence(name, values, rule)
+    if len(items) != len(groups):
+        raise ValueError(_checks.sentence(name, rule, items))
+    return items
+
+
+def check_multipliers(values: Any, groups: LayerGroups) -> list[float | Schedule]:
+    return [
+        value if isinstance(value, Schedule) else _checks.number("lr_multipliers", value, minimum=0.0)
+        for value in one_per_group("lr_multipliers", values, groups)
+    ]
+
+
+def check_rates(values: Any, groups: LayerGroups) -> list[float]:
+    items = one_per_group("learning_rates", values, groups)
+    rates = [_checks.number("learning_rates", value, minimum=0.0) for value in items]
+    if max(rates) <= 0.0:
+        raise ValueError(_checks.sentence("learning_rates", "hold at least one rate > 0", rates))
+    return rates
+
+
+def multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]:
+    """Ratios of the peak rates to the base rate, which becomes the largest where it is a variable."""
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, Schedule):
+        if schedule.lr_max == 0.0:
+            rule = "come with a schedule whose peak, its lr_max, is > 0"
+            raise ValueError(_checks.sentence("learning_rates", rule, list(rates), f"The schedule is {schedule!r}."))
+        return [rate / schedule.lr_max for rate in rates]
+    if callable(schedule) and not isinstance(schedule, keras.Variable):
+        rule = "come with a rate that is a number or a kadence.Schedule, whose peak is known"
+        remedy = "Give `lr_multipliers` instead."
+        raise ValueError(_checks.sentence("learning_rates", rule, type(schedule).__name__, remedy))
+    optimizer.learning_rate = max(rates)
+    return [rate / max(rates) for rate in rates]
+
+
+def check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
+    rule = "map hyperparameters of the optimizer to schedules"
+    if not isinstance(schedules, Mapping):
+        raise TypeError(_checks.sentence("schedules", rule, schedules))
+    if not schedules:
+        return {}
+    known = [
+        name
+        for name, value in optimizer.get_config().items()
+        if isinstance(value, float) and name not in ("learning_rate", "loss_scale_factor", "ema_momentum")
+    ]
+    for name, schedule in schedules.items():
+        if not isinstance(schedule, Schedule):
+            raise TypeError(
+                _checks.sentence(
+                    "schedules",
+                    rule,
+                    dict(schedules),
+                    f"{name!r} is not a kadence.Schedule.",
+                )
+            )
+        if name not in [*known, "momentum", "weight_decay"] or not hasattr(optimizer, name):
+            remedy = _checks.did_you_mean(str(name), known)
+            raise ValueError(_checks.sentence("schedules", rule, dict(schedules), remedy))
+        if not getattr(optimizer, name):
+            remedy = f"Give the optimizer a `{name}` > 0: without it, it keeps no state for it."
+            raise ValueError(_checks.sentence(name, "be > 0 to be scheduled", getattr(optimizer, name), remedy))
+    return dict(schedules)
+
+
+def check_names(names: Any) -> list[str]:
+    rule = "be a sequence of names of variables, such as 'bias'"
+    items = _checks.sequence("no_weight_decay", names, rule, minimum_length=0)
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError(_checks.sentence("no_weight_decay", rule, names))
+    return items
