@@ -299,7 +299,7 @@ def test_command(capsys, tmp_path):
             ["Constant(lr=0.8)"],
         ),
         (
-            "warm-restarts --epochs 5 --samples 3200 --first-cycle 1ep --cycle-mult 2",
+            "warm-restarts --epochs 5 --samples 3200 --first-cycle-steps 1ep --cycle-mult 2",
             ["warning: The run of 5 epochs ends in the middle of a cycle, at a rate of 0.000504."],
         ),
         (
@@ -319,15 +319,15 @@ def test_command_lines(capsys, words, lines):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("cosine --steps 5 --rates ,", "`lr_max` must be a finite number > 0"),
+        ("cosine --steps 5 --rates ,", "`learning_rates` must have one value per group"),
         ("cosine --minutes 30", "`minutes` must be given together with `seconds_per_step`"),
         ("cosine --steps 5 --seconds-per-step 1", "`minutes` must be given together with `seconds_per_step`"),
         ("cosine --epochs 5", "`epochs` must come with the length of an epoch"),
         ("constant --steps 100 --warmup 3ep", "`warmup` must not be in epochs"),
         ("constant --steps 100 --warmup 3x", "`warmup` must be a duration such as"),
-        ("warm-restarts --steps 100 --first-cycle 101st", "`first_cycle` must be at most 100 optimizer steps"),
+        ("warm-restarts --steps 100 --first-cycle-steps 0st", "`first_cycle_steps` must be an integer >= 1"),
         ("warm-restarts --steps 7 --cycles 5", "`n_steps` must be a length that 5 cycles can fill"),
-        ("cosine --steps 100 --warmup 100%", "`n_steps` must be an integer >= 1"),
+        ("cosine --steps 100 --warmup 100%", "`warmup` must be shorter than the run"),
         ("cosine --minutes 1 --seconds-per-step 1 --samples 100000", "`n_steps` must be at least one epoch"),
     ],
 )

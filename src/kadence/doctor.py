@@ -73,6 +73,7 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
 
     Raises:
         ValueError: If the file is not a `.keras` file, is broken, or its model was not compiled.
+        FileNotFoundError: If there is no such file.
         TypeError: If `path` is not a path.
 
     Example:
@@ -217,6 +218,8 @@ def _read(path: str | os.PathLike[str]) -> Any:
     rule = "name a .keras file"
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(_checks.sentence("path", rule, path))
+    if not Path(path).is_file():
+        raise FileNotFoundError(_checks.sentence("path", rule, str(path), "There is no such file."))
     with Path(path).open("rb") as stream:
         try:
             with zipfile.ZipFile(stream) as archive, archive.open("config.json") as file:
