@@ -188,6 +188,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few short rounds, to see that it runs")
     parser.add_argument("--rounds", type=int, help="rounds with the dense model; a sixth of it with EfficientNet-Lite0")
+    parser.add_argument("--only", default="", metavar="MODEL", help="a part of the model's name")
+    parser.add_argument("--brief", action="store_true", help="the plain optimizer, its twin and 3 groups only")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (3 if arguments.quick else 41)
     n_steps = (50, 2) if arguments.quick else (100, 10)
@@ -200,7 +202,11 @@ def main() -> None:
     print(f"Time per step of model.fit on {keras.backend.backend()}; Keras {keras.__version__},", end=" ")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     for case in cases:
+        if arguments.only.lower() not in case.name.lower():
+            continue
         variants = make_variants(case)
+        if arguments.brief:
+            variants = {name: variants[name] for name in (BASELINE, TWIN, THREE_GROUPS)}
         report(case, variants, measure(case, variants))
 
 
