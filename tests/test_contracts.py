@@ -36,7 +36,7 @@ ORDER = [
     "finder", "ensemble", "finetune", "compare",
     "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
-    "settings", "classifier", "run", "predict",
+    "replicas", "settings", "classifier", "run", "predict",
     "_terminal", "_schedule_commands", "cli", "__main__", "__init__",
 ]
 # fmt: on

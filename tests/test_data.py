@@ -463,6 +463,31 @@ def test_a_file_that_vanishes_is_named(folder):
         Recorder().fit(streamed, verbose=0, shuffle=False)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_are_filled_up_to_a_multiple_and_the_fillers_weigh_nothing(folder, shuffle):
+    n, size = len(folder.paths), 4
+    assert n % size, "the last batch has to be filled"
+    plain = ImageBatches(folder, 8, size, shuffle=shuffle)
+    filled = ImageBatches(folder, 8, size, shuffle=shuffle, multiple_of=size)
+    assert len(filled) == len(plain)
+    weights = []
+    for index in range(len(plain)):
+        (x, y), (pixels, labels, weight) = plain[index], filled[index]
+        assert len(pixels) == len(labels) == len(weight) == size
+        np.testing.assert_array_equal(pixels[: len(x)], x)
+        np.testing.assert_array_equal(labels[: len(y)], y)
+        assert weight.dtype == np.float32
+        assert (weight[: len(y)] > 0).all()
+        assert (weight[len(y) :] == 0).all()
+        if shuffle:  # the mean over each batch
+            assert weight.mean() == pytest.approx(1)
+        weights.extend(weight)
+    if not shuffle:  # the mean over all
+        assert np.mean(weights) == pytest.approx(1)
+        assert len(set(weights)) == 2
+    np.testing.assert_array_equal(filled[len(plain) - 1][0][len(x) :], plain[0][0][: size - len(x)])
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -470,6 +495,7 @@ def test_a_file_that_vanishes_is_named(folder):
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"memory_limit_bytes": -1}, "memory_limit_bytes"),
+        ({"multiple_of": 0}, "multiple_of"),
     ],
 )
 def test_bad_arguments_of_batches(folder, arguments, name):
@@ -480,3 +506,8 @@ def test_bad_arguments_of_batches(folder, arguments, name):
 def test_bad_epoch(folder):
     with pytest.raises(ValueError, match="`epoch` must be an integer >= 0, in epochs"):
         ImageBatches(folder, 4, 4, shuffle=True).set_epoch(-1)
+
+
+def test_the_batch_size_is_a_multiple_of_what_its_batches_are(folder):
+    with pytest.raises(ValueError, match="`batch_size` must be a multiple of 3, in images"):
+        ImageBatches(folder, 4, 4, shuffle=True, multiple_of=3)

@@ -207,8 +207,12 @@ def test_accumulation_that_does_not_divide_an_epoch(batches, accumulation, epoch
 
 
 def test_accumulation_that_divides_an_epoch():
-    assert found(Constant(1e-3), epochs=3, n_samples=80, batch_size=4, accumulation=5) == {}
-    assert found(Constant(1e-3), epochs=3, steps_per_epoch=7, accumulation=5) == {}
+    data = {"n_samples": 80, "batch_size": 4}
+    finding = the_only("accumulation", Constant(1e-3), epochs=3, **data, accumulation=5)
+    assert finding.what == "5 batches make one update: an epoch of 20 batches has 4 updates, the run 12."
+    assert finding.severity == "note"
+    assert found(Constant(1e-3), epochs=3, **data, accumulation=1) == {}
+    assert found(Constant(1e-3), n_steps=3, accumulation=5) == {}
 
 
 @pytest.mark.parametrize("schedule", [Constant(1e-3), keras.optimizers.schedules.CosineDecay(1e-3, 90)])

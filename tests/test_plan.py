@@ -322,7 +322,7 @@ def test_command_lines(capsys, words, lines):
         ("cosine --steps 5 --rates ,", "`learning_rates` must have one value per group"),
         ("cosine --minutes 30", "`minutes` must be given together with `seconds_per_step`"),
         ("cosine --steps 5 --seconds-per-step 1", "`minutes` must be given together with `seconds_per_step`"),
-        ("cosine --epochs 5", "`epochs` must come with the length of an epoch"),
+        ("cosine --epochs 5", "`epochs` must come with --samples"),
         ("constant --steps 100 --warmup 3ep", "`warmup` must not be in epochs"),
         ("constant --steps 100 --warmup 3x", "`warmup` must be a duration such as"),
         ("warm-restarts --steps 100 --first-cycle-steps 0st", "`first_cycle_steps` must be an integer >= 1"),

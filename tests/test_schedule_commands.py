@@ -134,9 +134,7 @@ def test_bad_schedules(capsys, words, fragments):
 
 def test_a_picture_that_cannot_be_written(tmp_path, capsys):
     assert command("schedule", "constant", "--steps", 5, "--png", tmp_path / "none" / "a.png") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("kadence: error: ")
-    assert str(tmp_path / "none") in line
+    one_message(capsys, "`png` must name a file in a folder that exists", str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("words", ["step", "exponential", "cyclical", "warmup-stable-decay", "linear --lr-end 1"])
@@ -185,11 +183,24 @@ def test_rates_for_a_larger_batch(capsys):
         assert re.search(rf"all +{re.escape(peak)} ", capsys.readouterr().out)
 
 
+def test_a_larger_batch_scales_a_schedule_without_rates(tmp_path, capsys):
+    words = ["--steps", 4, "--batch-size", 100, "--base-batch-size", 50, "--json", tmp_path / "plan.json"]
+    for name, schedule in {"cosine --lr-max 0.1": kadence.Cosine(0.1, 4), "cosine": kadence.Cosine(1e-3, 4)}.items():
+        assert command("plan", *name.split(), *words) == 0
+        rates = json.loads((tmp_path / "plan.json").read_text())["rates"]["all"]
+        np.testing.assert_allclose(rates, 2 * schedule.sample(4))
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
         ("cosine", ["--epochs"]),
-        ("cosine --epochs 3", ["`epochs` must come with the length of an epoch"]),
+        ("cosine --epochs 3", ["`epochs` must come with --samples"]),
+        ("cosine --steps 10 --batch-size 0", ["`batch_size` must be an integer >= 1"]),
+        ("cosine --steps 10 --base-batch-size 0", ["`base_batch_size` must be an integer >= 1"]),
+        ("cosine --steps 10 --png none/a.png", ["`png` must name a file in a folder that exists", "none/a.png"]),
+        ("cosine --steps 10 --json none/a.json", ["`json` must name a file in a folder that exists"]),
         ("cosine --minutes 3", ["`minutes` must be given together with `seconds_per_step`"]),
         ("cosine --steps 10 --warmup 2ep", ["`warmup` must not be in epochs", "500st"]),
         ("cosine --steps 10 --warmup 100%", ["`warmup` must be shorter than the run of 10 steps"]),

@@ -9,7 +9,7 @@ from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: 
 from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
 from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
-from kadence.durations import parse_duration  # noqa: E402
+from kadence.durations import minutes_to_steps, parse_duration  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
@@ -76,6 +76,7 @@ __all__ = [
     "join",
     "layer_decay",
     "load_backbone",
+    "minutes_to_steps",
     "one_cycle",
     "parse_duration",
     "plan",

@@ -188,6 +188,14 @@ def _accumulation(run: PlannedRun) -> Iterator[Finding]:
             + (f", and its last {left} batches are in none." if left > 0 else "."),
             f"For the same updates in every epoch, change the batch size so that {accumulation} divides the batches.",
         )
+    elif batches is not None and accumulation > 1 and run.counts == 1:
+        yield Finding(
+            "accumulation",
+            "note",
+            f"{accumulation} batches make one update: an epoch of {batches:,} batches has {batches // accumulation:,} "
+            f"updates, the run {length.n_steps:,}.",
+            "Give the lengths of schedules in updates, not in batches.",
+        )
     if run.counts > 1:
         yield Finding(
             "micro-batches",

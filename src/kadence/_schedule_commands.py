@@ -8,13 +8,13 @@ from typing import Any
 
 from kadence import _checks, schedules
 from kadence._planned_run import USUAL_PEAKS
-from kadence._terminal import add_command, console, numbers, rich_table, words, write_line
+from kadence._terminal import add_command, check_files, console, numbers, rich_table, words, write_line
 from kadence.budgets import scale_for_batch, solve_cycles
 from kadence.durations import RunLength, minutes_to_steps, run_length
 from kadence.plan import plan
 from kadence.plots import save_rates_picture, save_schedule_picture
 from kadence.records import write_text
-from kadence.schedules import Schedule, WarmRestarts, warmup
+from kadence.schedules import Schedule, WarmRestarts, scale, warmup
 
 #: Name on the command line -> what makes the schedule; its arguments are the flags.
 _MAKERS = {
@@ -160,6 +160,7 @@ def add_schedule(commands: Any) -> None:
 
 def _schedule(options: argparse.Namespace) -> None:
     n_steps = _checks.integer("steps", options.steps, minimum=1, unit="in optimizer steps")
+    check_files(options, "png")
     schedule = make_schedule(options, run_length(n_steps=n_steps, steps_per_epoch=options.steps_per_epoch))
     cycles = [(c.first_step, c.last_step, c.whole) for c in plan(schedule, n_steps=n_steps).cycles]
     table = rich_table("cycle", "first step", "last step", "first rate", "last rate")
@@ -197,14 +198,14 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    length = _planned_length(options)
-    rates = None if options.rates is None else list(options.rates)
-    if rates is not None and options.base_batch_size is not None:
-        batch = options.batch_size * options.accumulation
-        rates = [scale_for_batch(rate, batch, options.base_batch_size, options.batch_rule) for rate in rates]
+    check_files(options, "png", "json")
+    length, factor = _planned_length(options), _batch_factor(options)
+    rates = None if options.rates is None else [rate * factor for rate in options.rates]
     if getattr(options, "lr_max", 0.0) is None:
         options.lr_max = max(rates, default=None) if rates else 1e-3
     schedule = make_schedule(options, length)
+    if rates is None and factor != 1.0:
+        schedule = scale(schedule, factor)
     result = plan(schedule, length=length, learning_rates=rates, optimizer_name=options.optimizer)
     write_line(str(result))
     if options.png is not None:
@@ -215,10 +216,19 @@ def _plan(options: argparse.Namespace) -> None:
         write_line(f"Plan: {options.json}")
 
 
+def _batch_factor(options: argparse.Namespace) -> float:
+    """What the batch makes of rates that were found for --base-batch-size."""
+    batch = _checks.integer("batch_size", options.batch_size, minimum=1, unit="in samples") * options.accumulation
+    base = batch if options.base_batch_size is None else options.base_batch_size
+    return scale_for_batch(1.0, batch, base, options.batch_rule)
+
+
 def _planned_length(options: argparse.Namespace) -> RunLength:
     if (options.minutes is None) != (options.seconds_per_step is None):
         received = {"minutes": options.minutes, "seconds_per_step": options.seconds_per_step}
         raise ValueError(_checks.sentence("minutes", "be given together with `seconds_per_step`", received))
+    if options.epochs is not None and options.samples is None:
+        raise ValueError(_checks.sentence("epochs", "come with --samples, the samples of an epoch", options.epochs))
     n_steps = options.steps
     if options.minutes is not None:
         n_steps = minutes_to_steps(options.minutes, options.seconds_per_step)

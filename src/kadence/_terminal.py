@@ -28,6 +28,14 @@ def add_command(
     return parser
 
 
+def check_files(options: argparse.Namespace, *names: str) -> None:
+    """Raise before anything is done if the file that a flag names cannot be written for want of its folder."""
+    for name in names:
+        path = getattr(options, name)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(_checks.sentence(name, "name a file in a folder that exists", str(path)))
+
+
 def words(text: str) -> tuple[str, ...]:
     """The words between the commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

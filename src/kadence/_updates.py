@@ -134,6 +134,8 @@ class UpdatesByGroup(_MixinBase):
         return super()._clip_gradients(grads)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        if self.weight_decay is None:
+            return
         try:
             for group, (members,) in self._by_group([v for v in variables if self._use_weight_decay(v)]):
                 self._group_now = group

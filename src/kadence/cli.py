@@ -26,6 +26,7 @@ from kadence.classifier import build_classifier, rates_of
 from kadence.doctor import check_file
 from kadence.predict import accuracy, predict_photos
 from kadence.records import write_text
+from kadence.replicas import find_replicas
 from kadence.run import FineTuneRun, train_classifier
 from kadence.settings import BATCH_NORM, OPTIMIZERS, SCHEDULES, FineTuneSettings
 
@@ -105,7 +106,9 @@ def _add_finetune(commands: Any) -> None:
     length.add_argument("--epochs", type=int, help="length in epochs, instead of --cycles")
     text = "straight rise of the rates from 0, in each cycle of warm restarts; 0.5ep, 5%% of the run, or 50st"
     parser.add_argument("--warmup", metavar="TIME", default=_DEFAULTS.warmup, help=text)
-    parser.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="in images")
+    parser.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="in images, per replica")
+    text = "devices that share a step, on JAX; rates are scaled for the larger batch, by 'linear' for sgd, else 'sqrt'"
+    parser.add_argument("--replicas", type=_replicas, metavar="N|auto", default=_DEFAULTS.replicas, help=text)
     parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="flip, shift, zoom")
     parser.add_argument("--batch-norm", default=_DEFAULTS.batch_norm, choices=BATCH_NORM, help="layers of the backbone")
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="of weights, order and augmentation")
@@ -114,12 +117,19 @@ def _add_finetune(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the run folder")
 
 
+def _replicas(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
 def _finetune(options: argparse.Namespace) -> None:
     fields = FineTuneSettings.__dataclass_fields__
     settings = FineTuneSettings(**{name: value for name, value in vars(options).items() if name in fields})
     if options.out is None:
         options.out = Path("runs") / Path(options.photos).resolve().name
     terminal = console()
+    if settings.replicas != 1:
+        line = find_replicas(settings.replicas).sentence(settings.optimizer, settings.batch_size)
+        terminal.print(line, soft_wrap=True, highlight=False)
     with ProgressDisplay(terminal) as progress:
         run = train_classifier(settings, options.out, resume=options.resume, callbacks=[progress])
     terminal.print(_summary(run))

@@ -209,6 +209,10 @@ class ImageBatches(keras.utils.PyDataset):
         shuffle: Whether each epoch has its own random order. If False, the order is that of `folder`.
         seed: Seed of the orders. Integer >= 0.
         memory_limit_bytes: Largest array of decoded images to keep, in bytes. Integer >= 0. Defaults to 2 GiB.
+        multiple_of: What the size of every batch is a multiple of, so that as many devices can share it, in images.
+            Integer >= 1. Above 1, the last batch is filled up with the first images of the order, and every batch has
+            weights: 0 for those that fill, and one number for all others, with which the mean over a shuffled batch, or
+            over the whole of a dataset in order, is the mean over the images that count.
 
     Raises:
         ValueError: If an argument is out of range or an image can no longer be read.
@@ -227,6 +231,7 @@ class ImageBatches(keras.utils.PyDataset):
         shuffle: bool,
         seed: int = 0,
         memory_limit_bytes: int = 2 * 1024**3,
+        multiple_of: int = 1,
     ):
         super().__init__()
         self.folder = folder
@@ -234,6 +239,9 @@ class ImageBatches(keras.utils.PyDataset):
         self.batch_size = integer("batch_size", batch_size, minimum=1, unit="in images")
         self.shuffle = bool(shuffle)
         self.seed = integer("seed", seed, minimum=0, unit="the seed of the orders")
+        self.multiple_of = integer("multiple_of", multiple_of, minimum=1, unit="in images")
+        if self.batch_size % self.multiple_of:
+            raise ValueError(sentence("batch_size", f"be a multiple of {multiple_of}, in images", batch_size))
         self._labels = np.asarray(folder.labels, np.int32)
         limit = integer("memory_limit_bytes", memory_limit_bytes, minimum=0, maximum=2**63 - 1, unit="in bytes")
         fits = len(folder.paths) * self.image_size**2 * 3 <= limit
@@ -259,9 +267,21 @@ class ImageBatches(keras.utils.PyDataset):
         """Number of batches."""
         return -(-len(self._labels) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `index`: raw pixels (n, image_size, image_size, 3), float32, 0 to 255, and labels (n,), int32."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        """Batch `index`: raw pixels (n, image_size, image_size, 3), float32, 0 to 255, labels (n,), int32, and weights.
+
+        Weights (n,), float32, are there only if `multiple_of` is above 1.
+        """
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        if self.multiple_of == 1:
+            return self._images(chosen)
+        filling = np.resize(self._order, -len(chosen) % self.multiple_of)
+        n_counted = len(chosen if self.shuffle else self._order)
+        weight = 1 + (-n_counted % self.multiple_of) / n_counted
+        weights = np.repeat(np.array([weight, 0], np.float32), [len(chosen), len(filling)])
+        return *self._images(np.concatenate([chosen, filling])), weights
+
+    def _images(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._pixels is None:
             pixels = _read_images([self.folder.paths[i] for i in chosen], self.image_size)
         else:

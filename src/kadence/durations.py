@@ -232,7 +232,7 @@ def minutes_to_steps(minutes: float, seconds_per_step: float) -> int:
         TypeError: If an argument is not a number.
 
     Example:
-        >>> kadence.durations.minutes_to_steps(30, seconds_per_step=0.12)
+        >>> kadence.minutes_to_steps(30, seconds_per_step=0.12)
         15000
     """
     exact = Fraction(repr(_checks.number("minutes", minutes, above=0.0, unit="in minutes")))

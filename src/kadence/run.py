@@ -27,6 +27,7 @@ from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.plots import save_run_pictures
 from kadence.records import RateRecord, write_text
+from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
 
@@ -94,26 +95,44 @@ def train_classifier(
         LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
     """
     folder = Path(folder)
+    replicas = find_replicas(settings.replicas)
+    settings = dataclasses.replace(settings, replicas=len(replicas))
     before = _check_folder(folder, resume, settings)
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
     photos = _load_photos(settings)
     if before is not None:
         _check_same_run(before, settings, photos)
-    batches = ImageBatches(photos.train, settings.image_size, settings.batch_size, shuffle=True, seed=settings.seed)
-    held_out = ImageBatches(photos.validation, settings.image_size, settings.batch_size, shuffle=False)
+    with replicas.scope():
+        return _train(settings, photos, folder, replicas, callbacks)
+
+
+def _train(
+    settings: FineTuneSettings,
+    photos: _Photos,
+    folder: Path,
+    replicas: Replicas,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> FineTuneRun:
+    size, n = settings.image_size, len(replicas)
+    batches = ImageBatches(photos.train, size, n * settings.batch_size, shuffle=True, seed=settings.seed, multiple_of=n)
+    held_out = ImageBatches(photos.validation, size, n * settings.batch_size, shuffle=False, multiple_of=n)
     model, groups = build_classifier(settings, len(photos.train.class_names))
-    rates = rates_of(settings, groups)
+    rates = [rate * replicas.rate_factor(settings.optimizer) for rate in rates_of(settings, groups)]
     schedule = settings.make_schedule(max(rates), len(batches))
     model.compile(
         DiscriminativeOptimizer(settings.make_optimizer(schedule), groups, learning_rates=rates),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        metrics=None if n > 1 else ["accuracy"],
+        weighted_metrics=["accuracy"] if n > 1 else None,
     )
     warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    description = _description(settings, photos)
+    if n > 1:
+        description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
-    write_text(folder / "run.json", json.dumps(_description(settings, photos), ensure_ascii=False, indent=1))
+    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
     for left in folder.glob("*.part*"):  # by a kill
         left.unlink()
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
@@ -129,6 +148,7 @@ def train_classifier(
         )
     if settings.batch_norm == "train":
         batches.set_epoch(settings.total_epochs() - 1)  # the same batches, also where a finished run is resumed
+        batches.multiple_of = 1  # one device computes them
         recompute_batch_norm(model, batches)
         save_model(model, folder / "model.keras")
         accuracy = float(model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"])
@@ -198,10 +218,12 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: _Photos) -> None:
     now = _description(settings, photos)
+    # A run that an older version began lacks the settings that are new.
+    known = dataclasses.asdict(FineTuneSettings(photos="")) | before["settings"]
     changed = [
-        f"{name} was {before['settings'].get(name)!r}, is {value!r}"
+        f"{name} was {known.get(name)!r}, is {value!r}"
         for name, value in now["settings"].items()
-        if before["settings"].get(name) != value
+        if known.get(name) != value
     ]
     changed += [f"the {key} are others" for key in ("photos",) if before.get(key) != now[key]]
     if changed:

@@ -10,6 +10,7 @@ import keras
 
 from kadence import _checks
 from kadence.durations import parse_duration, run_length
+from kadence.replicas import check_replicas
 from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts, epochs_to_steps, warmup
 
 #: Name -> maker of the optimizer, from a schedule and a weight decay (None for none).
@@ -46,13 +47,15 @@ class FineTuneSettings:
         epochs: Length of the run in epochs, or None for `cycles` cycles. Integer >= 1.
         warmup: Length of a straight rise of the rates from 0 at the start of the run, and of each cycle of warm
             restarts: a time such as "0.5ep", "5%" of the run, or "50st" (optimizer steps).
-        batch_size: Images in a batch. Integer >= 1.
+        batch_size: Images in a batch, that of one replica. Integer >= 1.
         image_size: Side of the images in pixels. Integer >= 32.
         augment: Whether to flip, shift and zoom the photos at random in training.
         batch_norm: "frozen" keeps the backbone's BatchNorm layers as they are; "train" trains them and computes their
             statistics anew from the training photos at the end.
         seed: Seed of weights, order, augmentation and dropout. Integer >= 0.
         strict: Whether a broken photo is an error rather than left out with a warning.
+        replicas: Devices that share a step, on JAX; "auto" for all there are. With n of them a step has n batches, and
+            all rates are scaled for it, by `scale_for_batch`: "linear" for sgd, "sqrt" for the others. Integer >= 1.
 
     Raises:
         ValueError: If a value is out of range.
@@ -79,6 +82,7 @@ class FineTuneSettings:
     batch_norm: str = "frozen"
     seed: int = 0
     strict: bool = False
+    replicas: int | str = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "photos", os.fspath(self.photos))
@@ -95,6 +99,7 @@ class FineTuneSettings:
         if self.epochs is not None:
             _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
         _checks.integer("batch_size", self.batch_size, minimum=1, unit="in images")
+        check_replicas(self.replicas)
         _checks.integer("image_size", self.image_size, minimum=32, unit="in pixels")
         _checks.integer("seed", self.seed, minimum=0, unit="a seed")
         if self.split is not None and not self.split:

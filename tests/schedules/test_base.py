@@ -23,6 +23,7 @@ from kadence.schedules import (
     Schedule,
     WarmRestarts,
     epochs_to_steps,
+    from_points,
     join,
     scale,
     warmup,
@@ -176,6 +177,14 @@ def test_rates_in_half_precision_are_right_to_its_last_bits(schedule, name):
             assert keras.backend.standardize_dtype(rate.dtype) == name
             for found in (rate, formula(schedule)(tensor(step))):
                 assert float(found) == pytest.approx(exact, rel=0.01, abs=1e-7)
+
+
+def test_steps_stay_integers_in_half_precision():
+    """Keras makes a float of the minimum of an integer tensor and a Python integer where floatx is bfloat16."""
+    with floatx("bfloat16"):
+        for schedule in (Cosine(1.0, MAX), from_points([0, 2**24 + 1, MAX], [0.0, 1.0, 0.0], "cosine")):
+            for step in (MAX - 1, MAX - 5):
+                assert float(formula(schedule)(tensor(step))) == pytest.approx(float(schedule.at(step)), rel=0.01)
 
 
 @every_schedule

@@ -21,18 +21,20 @@ class ArrayOps(Protocol):
         """Integers as floating-point numbers."""
         ...
 
-    def table(self, values: Any) -> Any:
-        """A constant array: integers stay integers."""
-        ...
-
     def sin(self, x: Any) -> Any: ...
     def expm1(self, x: Any) -> Any: ...
     def log1p(self, x: Any) -> Any: ...
     def where(self, condition: Any, x1: Any, x2: Any) -> Any: ...
     def minimum(self, x1: Any, x2: Any) -> Any: ...
     def maximum(self, x1: Any, x2: Any) -> Any: ...
-    def take(self, x: Any, indices: Any) -> Any: ...
-    def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any: ...
+
+    def take(self, values: Any, index: Any) -> Any:
+        """The constants at an index, or at each of several."""
+        ...
+
+    def passed(self, marks: Any, step: Any) -> Any:
+        """How many of the constants `marks`, increasing integers, are <= step."""
+        ...
 
 
 def _real_dtype() -> str:
@@ -40,12 +42,24 @@ def _real_dtype() -> str:
     return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
+def _table(values: Any) -> np.ndarray:
+    """A constant array: integers have 32 bits, here as on the backends."""
+    array = np.asarray(values)
+    return array.astype(np.int32 if array.dtype.kind == "i" else np.float64, copy=False)
+
+
 class _NumPyOps:
     def real(self, value: Any) -> Any:
         return np.asarray(value, np.float64)
 
-    def table(self, values: Any) -> Any:
-        return np.asarray(values)
+    def take(self, values: Any, index: Any) -> Any:
+        return _table(values)[index]
+
+    def passed(self, marks: Any, step: Any) -> Any:
+        marks = _table(marks)
+        # Steps that follow one another mostly lie between the same two marks: one number does for all of them.
+        bounds = np.searchsorted(marks, [step.min(), step.max()], side="right") if np.size(step) else [0, 0]
+        return bounds[0] if bounds[0] == bounds[1] else np.searchsorted(marks, step, side="right")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -55,17 +69,41 @@ class _KerasOps:
     def real(self, value: Any) -> Any:
         return ops.cast(value, _real_dtype())
 
-    def table(self, values: Any) -> Any:
-        array = np.asarray(values)
-        return ops.convert_to_tensor(array, "int32" if array.dtype.kind == "i" else _real_dtype())
+    def minimum(self, x1: Any, x2: Any) -> Any:
+        return ops.minimum(x1, _constant(x2))
 
-    def searchsorted(self, sorted_sequence: Any, values: Any, side: str) -> Any:
-        # The tables are short: counting is one vector operation, where XLA's search is a loop.
-        below = ops.less_equal(sorted_sequence, values) if side == "right" else ops.less(sorted_sequence, values)
-        return ops.sum(ops.cast(below, "int32"))
+    def maximum(self, x1: Any, x2: Any) -> Any:
+        return ops.maximum(x1, _constant(x2))
+
+    def take(self, values: Any, index: Any) -> Any:
+        if keras.backend.backend() == "torch":  # which would wait for the index before it slices
+            return ops.take(_constant(values), index)
+        # XLA puts a slice into the kernel of what comes after, and a gather into one of its own.
+        return ops.reshape(ops.slice(_constant(values), [index], [1]), ())
+
+    def passed(self, marks: Any, step: Any) -> Any:
+        if keras.backend.backend() == "torch":
+            return ops.sum(ops.cast(ops.less_equal(_constant(marks), step), "int32"))
+        # Halving, written out, stays in the kernel of what comes after; a sum would be a kernel of its own.
+        marks = _table(marks)
+        bits = len(marks).bit_length()
+        padded = np.pad(marks, (0, 2**bits - len(marks)), constant_values=_checks.MAX_STEPS)
+        count = _constant(0)
+        for bit in reversed(range(bits)):
+            further = count + 2**bit
+            count = ops.where(self.take(padded, further - 1) <= step, further, count)
+        return self.minimum(count, len(marks))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(ops, name)
+
+
+def _constant(value: Any) -> Any:
+    """A tensor, as it is, or constants as one: Keras makes floats of integers where floatx has 16 bits."""
+    if keras.ops.is_tensor(value):
+        return value
+    array = _table(value)
+    return ops.convert_to_tensor(array, "int32" if array.dtype.kind == "i" else _real_dtype())
 
 
 _NUMPY: ArrayOps = _NumPyOps()  # type: ignore[assignment]
@@ -93,7 +131,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """
         known = _known_step(step)
         if known is not None:
-            return ops.convert_to_tensor(float(self.at(known)), keras.config.floatx())
+            return ops.convert_to_tensor(float(self._formula(np.int32(known), _NUMPY)), keras.config.floatx())
         return ops.cast(self._formula(ops.cast(step, "int32"), _KERAS), keras.config.floatx())
 
     def sample(self, n_steps: int, start: int = 0) -> np.ndarray:
@@ -113,7 +151,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         start = _checks.integer("start", start, minimum=0, unit="in optimizer steps")
         n_steps = _checks.integer("n_steps", n_steps, minimum=0, unit="in optimizer steps")
         _checks.integer("start + n_steps - 1", max(start + n_steps - 1, 0), minimum=0, unit="in optimizer steps")
-        return self._in_blocks(np.arange(start, start + n_steps, dtype=np.int64))
+        return self._in_blocks(np.arange(start, start + n_steps, dtype=np.int64).astype(np.int32))
 
     def at(self, steps: Any) -> np.ndarray:
         """Rates at given steps, computed in NumPy.
@@ -178,14 +216,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def check_steps(steps: Any) -> np.ndarray:
-    """`steps` as an int64 array of steps that can be counted."""
+    """`steps` as an array of steps that can be counted, int32 as on the backends."""
     array = np.asarray(steps)
     rule = "be integers, in optimizer steps"
     if array.size and (array.dtype.kind not in "iu" or isinstance(steps, bool)):
         raise TypeError(_checks.sentence("steps", rule, steps))
     if array.size and not 0 <= array.min() <= array.max() <= _checks.MAX_STEPS:
         raise ValueError(_checks.sentence("steps", f"be integers from 0 to {_checks.MAX_STEPS}", steps))
-    return array.astype(np.int64)
+    return array.astype(np.int32)
 
 
 def _known_step(step: Any) -> int | None:

@@ -121,8 +121,8 @@ class Cosine(Schedule):
         self.k_decay = _checks.number("k_decay", k_decay, above=0.0)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        left, done = fractions(step, self.n_steps, xp)
-        return between(self.lr_min, self.lr_max, cosine(delayed(left, done, self.k_decay, xp), xp))
+        left = delayed(xp.minimum(step, self.n_steps), self.n_steps, self.k_decay, xp)
+        return between(self.lr_min, self.lr_max, cosine(left, xp))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

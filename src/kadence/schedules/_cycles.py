@@ -49,7 +49,8 @@ def _runs(first_cycle_steps: int, cycle_mult: float) -> _Runs:
                 following += 1
             start, cycle = start + (following - cycle) * length, following
     starts, first_cycles, lengths, beyond = zip(*rows, strict=True)
-    return _Runs(np.array(starts), np.array(first_cycles), np.array(lengths), np.array(beyond))
+    integers = (np.array(column, np.int32) for column in (starts, first_cycles, lengths))
+    return _Runs(*integers, np.array(beyond))
 
 
 @keras.saving.register_keras_serializable(package="kadence")
@@ -117,17 +118,14 @@ class WarmRestarts(Schedule):
         runs = self._runs
         if len(runs.starts) == 1:
             length = self.first_cycle_steps
-            return step // length, step % length, length, 0.0
-        run = xp.searchsorted(xp.table(runs.starts), step, side="right") - 1
-        length = xp.take(xp.table(runs.lengths), run)
-        since = step - xp.take(xp.table(runs.starts), run)
-        cycle = xp.take(xp.table(runs.first_cycles), run) + since // length
-        return cycle, since % length, length, xp.take(xp.table(runs.beyond), run) if runs.beyond.any() else 0.0
-
-    def _place(self, step: Any, xp: ArrayOps) -> tuple[Any, Any]:
-        """Index of the cycle, an integer, and the fraction of it that is left, in (0, 1]."""
-        cycle, position, length, beyond = self._count(step, xp)
-        return cycle, (xp.real(length - position) + beyond) / (xp.real(length) + beyond)
+            cycle = step // length
+            return cycle, step - cycle * length, length, 0.0
+        run = xp.passed(runs.starts, step) - 1
+        length = xp.take(runs.lengths, run)
+        since = step - xp.take(runs.starts, run)
+        whole = since // length
+        beyond = xp.take(runs.beyond, run) if runs.beyond.any() else 0.0
+        return xp.take(runs.first_cycles, run) + whole, since - whole * length, length, beyond
 
     def _peak(self, cycle: Any, xp: ArrayOps) -> Any:
         if self.peak_decay == 1.0:
@@ -137,10 +135,9 @@ class WarmRestarts(Schedule):
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
         cycle, position, length, beyond = self._count(step, xp)
-        fall = xp.real(length - self.warmup_steps) + beyond
-        fallen = xp.maximum(position - self.warmup_steps, 0)
-        left = (xp.real(length - self.warmup_steps - fallen) + beyond) / fall
-        height = cosine(delayed(left, xp.real(fallen) / fall, self.k_decay, xp), xp)
+        fallen = xp.maximum(position - self.warmup_steps, 0) if self.warmup_steps else position
+        left = delayed(fallen, length - self.warmup_steps, self.k_decay, xp, beyond)
+        height = cosine(left, xp)
         if self.warmup_steps:
             height = xp.where(position < self.warmup_steps, xp.real(position) / self.warmup_steps, height)
         return between(self.lr_min, self._peak(cycle, xp), height)

@@ -8,7 +8,7 @@ import keras
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
 from kadence.schedules._curves import between, check_floor
-from kadence.schedules._shapes import Powers, delayed, fractions
+from kadence.schedules._shapes import Powers, delayed
 
 _STEPS = "in optimizer steps"
 
@@ -46,8 +46,8 @@ class Polynomial(Schedule):
         self.k_decay = _checks.number("k_decay", k_decay, above=0.0)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        left, done = fractions(step, self.n_steps, xp)
-        return between(self.lr_min, self.lr_max, delayed(left, done, self.k_decay, xp) ** self.power)
+        left = delayed(xp.minimum(step, self.n_steps), self.n_steps, self.k_decay, xp)
+        return between(self.lr_min, self.lr_max, left**self.power)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -87,13 +87,11 @@ class Exponential(Schedule):
     def __init__(self, lr_max: float, factor: float, every_steps: int = 1, lr_min: float = 0.0):
         self.lr_max, self.lr_min = check_floor(lr_max, lr_min)
         self.factor = _checks.number("factor", factor, above=0.0, maximum=1.0)
-        self._powers = Powers(self.factor)
         self.every_steps = _checks.integer("every_steps", every_steps, minimum=1, unit=_STEPS)
+        self._powers = Powers(self.factor, self.every_steps)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        whole = self._powers(step // self.every_steps, xp)
-        part = xp.real(self.factor) ** (xp.real(step % self.every_steps) / self.every_steps)
-        return xp.maximum(self.lr_max * whole * part, xp.real(self.lr_min))
+        return xp.maximum(self.lr_max * self._powers(step, xp), xp.real(self.lr_min))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -184,8 +182,7 @@ class Step(Schedule):
         if isinstance(self.at_steps, int):
             return self.lr_max * self._powers(step // self.at_steps, xp)
         rates = [self.lr_max * self.factor**drops for drops in range(len(self.at_steps) + 1)]
-        drops = xp.searchsorted(xp.table(self.at_steps), step, side="right")
-        return xp.take(xp.table(rates), drops)
+        return xp.take(rates, xp.passed(self.at_steps, step))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -27,19 +27,19 @@ class _Points(Schedule):
         self.lr_max, self.lr_min = max(self.rates), min(self.rates)
 
     def _formula(self, step: Any, xp: ArrayOps) -> Any:
-        passed = xp.searchsorted(xp.table(self.steps), step, side="right")
+        passed = xp.passed(self.steps, step)
         # One more rate at each end: what holds before the first point and after the last.
-        before = xp.take(xp.table([self.rates[0], *self.rates]), passed)
+        before = xp.take([self.rates[0], *self.rates], passed)
         if self.interpolation == "constant":
             return before
-        after = xp.take(xp.table([*self.rates, self.rates[-1]]), passed)
-        starts = xp.take(xp.table([0, *self.steps]), passed)
+        after = xp.take([*self.rates, self.rates[-1]], passed)
+        starts = xp.take([0, *self.steps], passed)
         lengths = [max(length, 1) for length in np.diff([0, *self.steps, _checks.MAX_STEPS]).tolist()]
-        length = xp.take(xp.table(lengths), passed)
+        length = xp.take(lengths, passed)
         gone = xp.minimum(step - starts, length)
         left, done = xp.real(length - gone) / xp.real(length), xp.real(gone) / xp.real(length)
-        curve = CURVES[self.interpolation]
-        return before * curve.fall(left, done, xp) + after * curve.rise(left, done, xp)
+        fall, rise = CURVES[self.interpolation](left, done, xp)
+        return before * fall + after * rise
 
     @property
     def end_step(self) -> int | None:

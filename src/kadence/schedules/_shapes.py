@@ -1,7 +1,8 @@
 """Shapes on [0, 1], as functions of the fraction that is left; and powers with integer exponents."""
 
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +13,8 @@ _TABLE_BITS = 11
 #: 2 to the minus of this is 0 in float64.
 _ZERO_BITS = 1080
 
-
-class _Shape(Protocol):
-    def __call__(self, left: Any, done: Any, xp: ArrayOps) -> Any: ...
-
-
-class Curve(NamedTuple):
-    """A fall from 1 at left = 1 to 0 at left = 0, and one minus it, each exact where it is small."""
-
-    fall: _Shape
-    rise: _Shape
+#: Of the shares left and done: a fall from 1 to 0, and one minus it, each exact where it is small.
+Curve = Callable[[Any, Any, ArrayOps], tuple[Any, Any]]
 
 
 def fractions(step: Any, n_steps: int, xp: ArrayOps) -> tuple[Any, Any]:
@@ -30,42 +23,64 @@ def fractions(step: Any, n_steps: int, xp: ArrayOps) -> tuple[Any, Any]:
     return xp.real(n_steps - passed) / n_steps, xp.real(passed) / n_steps
 
 
-def cosine(left: Any, xp: ArrayOps) -> Any:
-    """(1 + cos(pi * (1 - left))) / 2, as the square of a sine, which keeps the relative precision near 0."""
-    return xp.sin(left * (math.pi / 2)) ** 2
+def delayed(gone: Any, length: Any, k: float, xp: ArrayOps, beyond: Any = 0.0) -> Any:
+    """What is left of `length + beyond`, exact where it is small, if time runs as the k-th power of itself (k-decay).
 
-
-CURVES = {
-    "linear": Curve(lambda left, done, xp: left, lambda left, done, xp: done),
-    "cosine": Curve(lambda left, done, xp: cosine(left, xp), lambda left, done, xp: cosine(done, xp)),
-    "1-sqrt": Curve(lambda left, done, xp: left / (1.0 + done**0.5), lambda left, done, xp: done**0.5),
-}
-
-
-def delayed(left: Any, done: Any, k: float, xp: ArrayOps) -> Any:
-    """1 - done ** k: what is left if time runs as the k-th power of itself (k-decay)."""
+    1 - (gone / (length + beyond)) ** k, of integers and a real number beyond their range.
+    """
+    whole = xp.real(length) + beyond
+    left = (xp.real(length - gone) + beyond) / whole
     if k == 1.0:
         return left
+    done = xp.real(gone) / whole
     return xp.where(done < 0.5, 1.0 - done**k, -xp.expm1(k * xp.log1p(-xp.minimum(left, 0.5))))
 
 
+def cosine(left: Any, xp: ArrayOps) -> Any:
+    """(1 + cos(pi * (1 - left))) / 2, as the square of a sine, which keeps the relative precision near 0."""
+    sine = xp.sin(left * (math.pi / 2))
+    return sine * sine
+
+
+def _linear(left: Any, done: Any, xp: ArrayOps) -> tuple[Any, Any]:
+    return left, done
+
+
+def _cosine(left: Any, done: Any, xp: ArrayOps) -> tuple[Any, Any]:
+    """One sine, of the smaller share, gives both."""
+    small = cosine(xp.minimum(left, done), xp)
+    large = 1.0 - small
+    return xp.where(left < done, small, large), xp.where(left < done, large, small)
+
+
+def _one_minus_sqrt(left: Any, done: Any, xp: ArrayOps) -> tuple[Any, Any]:
+    root = done**0.5
+    return left / (1.0 + root), root
+
+
+CURVES: dict[str, Curve] = {"linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+
+
 class Powers:
-    """Powers of a number with integer exponents: products of looked-up powers, of as few as it takes to reach 0.
+    """`base ** (exponent / every)` for integer exponents: products of looked-up powers, as few as it takes to reach 0.
 
     The error of a float32 power would grow with the exponent.
 
     Args:
         base: The number. Float, 0 <= base <= 1.
+        every: The exponent for one factor of `base`. Integer >= 1; 1 for a base of 0.
     """
 
-    def __init__(self, base: float):
-        last = 1 if base in (0.0, 1.0) else min(math.ceil(-_ZERO_BITS * math.log(2.0) / math.log(base)), 2**31 - 1)
-        #: The exponent from which on every power is that one: 0, for a base < 1.
-        self.last = np.int32(last)
+    def __init__(self, base: float, every: int = 1):
+        last = {0.0: 1, 1.0: 0}.get(base)
+        if last is None:
+            last = min(math.ceil(-_ZERO_BITS * math.log(2.0) / math.log(base) * every), 2**31 - 1)
+        #: The exponent from which on every power is the same: 0, for a base < 1.
+        self.last = last
         self.size = min(last + 1, 2**_TABLE_BITS)
-        places = 1 if last < self.size else -(-last.bit_length() // _TABLE_BITS)
-        exponents = np.arange(self.size, dtype=np.float64)
-        self.tables = [np.power(base, exponents * float(self.size**place)) for place in range(places)]
+        places = max(1, -(-last.bit_length() // _TABLE_BITS))
+        digits = np.arange(self.size, dtype=np.int64)
+        self.tables = [_powers(base, digits * self.size**place, every) for place in range(places)]
 
     def __call__(self, exponent: Any, xp: ArrayOps) -> Any:
         """The power for each exponent.
@@ -74,8 +89,15 @@ class Powers:
             exponent: Integers, 0 <= exponent < 2**31.
             xp: The operations.
         """
-        exponent = xp.minimum(exponent, xp.table(self.last))
-        result: Any = 1.0
-        for place, powers in enumerate(self.tables):
-            result = result * xp.take(xp.table(powers), exponent // self.size**place % self.size)
-        return result
+        rest, result = xp.minimum(exponent, self.last), None
+        for powers in self.tables[:-1]:
+            above = rest // self.size
+            power = xp.take(powers, rest - above * self.size)
+            result, rest = power if result is None else result * power, above
+        power = xp.take(self.tables[-1], rest)
+        return power if result is None else result * power
+
+
+def _powers(base: float, exponents: np.ndarray, every: int) -> np.ndarray:
+    whole = np.power(base, (exponents // every).astype(np.float64))
+    return whole * np.power(base, exponents % every / every)
