@@ -32,10 +32,10 @@ ORDER = [
     "schedules._decays", "schedules._cycles", "schedules._points", "schedules._phases", "schedules",
     "durations", "budgets",
     "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
-    "_traps", "doctor", "callbacks",
-    "finder", "ensemble", "finetune", "compare",
+    "_traps", "doctor", "_batches", "batch_norm", "_snapshot_files", "callbacks",
+    "finder", "ensemble", "averages", "tta", "finetune", "compare",
     "plots", "report", "data", "digits",
-    "batch_norm", "_pth", "_efficientnet_lite", "backbones",
+    "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "run", "predict",
     "_terminal", "_schedule_commands", "cli", "__main__", "__init__",
 ]

@@ -4,12 +4,14 @@ from kadence import _backend
 
 _backend.choose_backend()
 
+from kadence.averages import average_weights  # noqa: E402
 from kadence.backbones import Backbone, load_backbone  # noqa: E402
 from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: E402
 from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
-from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
+from kadence.callbacks import LossNotFiniteError, RateRecorder, SnapshotSaver  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import parse_duration  # noqa: E402
+from kadence.ensemble import SnapshotEnsemble  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
@@ -40,6 +42,7 @@ from kadence.schedules import (  # noqa: E402
     warmup,
 )
 from kadence.settings import FineTuneSettings  # noqa: E402
+from kadence.tta import predict_augmented  # noqa: E402
 
 __all__ = [
     "Backbone",
@@ -63,9 +66,12 @@ __all__ = [
     "RateRecorder",
     "Schedule",
     "SlantedTriangular",
+    "SnapshotEnsemble",
+    "SnapshotSaver",
     "Step",
     "WarmRestarts",
     "WarmupStableDecay",
+    "average_weights",
     "check",
     "check_file",
     "epochs_to_steps",
@@ -82,6 +88,7 @@ __all__ = [
     "plot_history",
     "plot_rates",
     "plot_schedule",
+    "predict_augmented",
     "predict_photos",
     "recompute_batch_norm",
     "scale",

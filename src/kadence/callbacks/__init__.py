@@ -3,5 +3,6 @@
 from kadence.callbacks.recorder import LossNotFiniteError, RateRecorder
 from kadence.callbacks.run_folder import RunFolder, save_model
 from kadence.callbacks.seeds import EpochSeeds
+from kadence.callbacks.snapshots import SnapshotSaver
 
-__all__ = ["EpochSeeds", "LossNotFiniteError", "RateRecorder", "RunFolder", "save_model"]
+__all__ = ["EpochSeeds", "LossNotFiniteError", "RateRecorder", "RunFolder", "SnapshotSaver", "save_model"]
