@@ -34,7 +34,7 @@ ORDER = [
     "_updates", "_optimizer_checks", "optimizer", "slots", "_flags", "freezing", "multipliers",
     "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "_batches", "batch_norm", "_snapshot_files", "callbacks",
-    "finder", "ensemble", "averages", "tta", "finetune", "compare",
+    "finder", "ensemble", "averages", "tta", "_cut", "features", "finetune", "compare",
     "plots", "report", "data", "digits",
     "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "run", "predict",

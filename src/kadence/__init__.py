@@ -12,6 +12,7 @@ from kadence.callbacks import GradualUnfreeze, LossNotFiniteError, RateRecorder,
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import parse_duration  # noqa: E402
 from kadence.ensemble import SnapshotEnsemble  # noqa: E402
+from kadence.features import CachedFeatures, FeatureBatches, cache_features  # noqa: E402
 from kadence.freezing import freeze_to, unfreeze  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.multipliers import gradual_multipliers  # noqa: E402
@@ -49,11 +50,13 @@ from kadence.tta import predict_augmented  # noqa: E402
 
 __all__ = [
     "Backbone",
+    "CachedFeatures",
     "Constant",
     "Cosine",
     "Cyclical",
     "DiscriminativeOptimizer",
     "Exponential",
+    "FeatureBatches",
     "FineTuneRun",
     "FineTuneSettings",
     "GradualUnfreeze",
@@ -76,6 +79,7 @@ __all__ = [
     "WarmRestarts",
     "WarmupStableDecay",
     "average_weights",
+    "cache_features",
     "check",
     "check_file",
     "epochs_to_steps",
