@@ -4,9 +4,9 @@
 
 EfficientNet-Lite0 with a new head, photos of noise. The cost of `cache_features` and 5 epochs on the features is
 divided by that of one forward pass of the whole model over the same photos (`predict`), in the same round. The first
-round, in which everything is compiled, is shown by itself. After it the pass is compiled already, while the two parts of
-the cut model are made and compiled anew in every round: the fewer the photos, the more that weighs. Beside it stand 5
-epochs of the head with the frozen backbone run in each of them.
+round, in which everything is compiled, is shown by itself. After it the pass is compiled already, while the two parts
+of the cut model are made and compiled anew in every round: the fewer the photos, the more that weighs. Beside it stand
+5 epochs of the head with the frozen backbone run in each of them.
 """
 
 # backends: jax tensorflow torch

@@ -122,7 +122,9 @@ def _finetune(options: argparse.Namespace) -> None:
         options.out = Path("runs") / Path(options.photos).resolve().name
     terminal = console()
     with ProgressDisplay(terminal) as progress:
-        run = train_classifier(settings, options.out, options.resume, [progress], options.snapshots)
+        run = train_classifier(
+            settings, options.out, resume=options.resume, callbacks=[progress], snapshots=options.snapshots
+        )
     terminal.print(_summary(run))
     terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
 
