@@ -108,6 +108,30 @@ def test_finetune_from_photos_to_summary(tmp_path, capsys):
     assert str(out) in lines[-1]
 
 
+def test_snapshots_of_a_run_predict_together(photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert finetune(photos, out, "--snapshots", batch_norm="train") == 0
+    index = json.loads((out / "snapshots" / "snapshots.json").read_text(encoding="utf-8"))["snapshots"]
+    assert [(entry["step"], entry["epoch"]) for entry in index] == [(3, 1), (9, 3)]
+    assert {path.name for path in out.iterdir()} == {*tiny.RUN_FILES, "snapshots"}
+    capsys.readouterr()
+    assert command("predict", out, photos, "--ensemble", "--tta", 2, "--csv", tmp_path / "all.csv") == 0
+    assert re.fullmatch(
+        r"24 photos: .*\naccuracy \d\.\d{4} on the 24 photos in class folders\n", capsys.readouterr().out
+    )
+    # A run that began with snapshots goes on with them.
+    assert finetune(photos, out, "--resume", batch_norm="train") == 0
+    assert len(list((out / "snapshots").glob("*.weights.h5"))) == 2
+
+
+def test_no_snapshots_and_no_views(run, photos, capsys):
+    assert command("predict", run, photos, "--ensemble") == 1
+    one_message(capsys, "`run` must hold snapshots", "`kadence finetune --snapshots` keeps them")
+    assert command("predict", run, photos, "--tta", 0) == 1
+    one_message(capsys, "`tta` must be an integer >= 1", "tta=0")
+    assert command("predict", run, photos, "--tta", "many") == 2
+
+
 def test_ctrl_c_says_how_to_go_on_and_resume_does(photos, tmp_path, monkeypatch, capsys):
     class Interrupted(cli.ProgressDisplay):
         async_safe = False

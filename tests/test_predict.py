@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from kadence import Prediction, predict_photos
+from kadence._snapshot_files import Snapshot, save_weights, write_index
 from kadence.predict import accuracy
 
 # Keras hands torch tensors to NumPy >= 2.4 in a way that NumPy is about to forbid; `pytest.warns` reports it anew.
@@ -185,3 +186,58 @@ def test_accuracy_judges_photos_in_class_folders_only():
     assert accuracy([prediction("a", None)]) is None
     judged = [prediction("a", "a"), prediction("b", "a"), prediction("a", None), prediction("b", "b")]
     assert accuracy(judged) == pytest.approx(2 / 3)
+
+
+# Ensembles and views
+
+
+@pytest.fixture(scope="module")
+def run_with_snapshots(run, tmp_path_factory):
+    """The run with two snapshots: one that sees the brightest channel, and one that always says the third class."""
+    folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("runs") / "run"))
+    (folder / "snapshots").mkdir()
+    model = keras.saving.load_model(folder / "model.keras")
+    heads = [model.get_layer("head").get_weights(), [np.zeros((3, 3)), np.array([0.0, 0.0, 1.5])]]
+    for number, head in enumerate(heads):
+        model.get_layer("head").set_weights(head)
+        save_weights(model, folder / "snapshots" / f"{number}.weights.h5")
+    write_index(folder / "snapshots", [Snapshot(f"{number}.weights.h5", number, 1) for number in range(2)])
+    return folder
+
+
+def test_the_snapshots_are_averaged(run_with_snapshots, tmp_path):
+    photo(tmp_path / "photo.png", RED)
+    third = np.exp([0.0, 0.0, 1.5]) / np.exp([0.0, 0.0, 1.5]).sum()
+    mean = (softmax(RED) + third) / 2
+    (prediction,) = predict_photos(run_with_snapshots, tmp_path, ensemble=True)
+    assert prediction.class_name == LABELS[mean.argmax()]
+    assert prediction.probability == pytest.approx(mean.max(), rel=1e-5)
+    (alone,) = predict_photos(run_with_snapshots, tmp_path)
+    assert alone.probability == pytest.approx(softmax(RED).max(), rel=1e-5)
+
+
+def test_views_of_an_even_colour_change_nothing(run_with_snapshots, tmp_path):
+    photo(tmp_path / "photo.png", RED)
+    (once,) = predict_photos(run_with_snapshots, tmp_path, ensemble=True)
+    (often,) = predict_photos(run_with_snapshots, tmp_path, ensemble=True, tta=3, seed=4)
+    assert often.probability == pytest.approx(once.probability, rel=1e-5)
+    assert often.class_name == once.class_name
+
+
+def test_views_of_a_photo_change_its_probability(run, tmp_path):
+    half = Image.new("RGB", (32, 32), RED)
+    half.paste(GREEN, (0, 0, 20, 32))
+    half.save(tmp_path / "half.png")
+    once, often, again = (predict_photos(run, tmp_path, tta=n)[0].probability for n in (1, 6, 6))
+    assert once != often
+    assert often == again
+
+
+def test_a_run_without_snapshots_and_too_few_views(run, tmp_path):
+    photo(tmp_path / "photo.png")
+    with pytest.raises(FileNotFoundError, match=r"`run` must hold snapshots, snapshots/snapshots\.json.*--snapshots"):
+        predict_photos(run, tmp_path, ensemble=True)
+    with pytest.raises(ValueError, match=r"`tta` must be an integer >= 1.*Received: tta=0\."):
+        predict_photos(run, tmp_path, tta=0)
+    with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0"):
+        predict_photos(run, tmp_path, seed=-1)

@@ -4,13 +4,18 @@ from kadence import _backend
 
 _backend.choose_backend()
 
+from kadence.averages import average_weights  # noqa: E402
 from kadence.backbones import Backbone, load_backbone  # noqa: E402
 from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: E402
 from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
-from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
+from kadence.callbacks import GradualUnfreeze, LossNotFiniteError, RateRecorder, SnapshotSaver  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import minutes_to_steps, parse_duration  # noqa: E402
+from kadence.ensemble import SnapshotEnsemble  # noqa: E402
+from kadence.features import CachedFeatures, FeatureBatches, cache_features  # noqa: E402
+from kadence.freezing import freeze_to, unfreeze  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
+from kadence.multipliers import gradual_multipliers  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
 from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
@@ -40,16 +45,21 @@ from kadence.schedules import (  # noqa: E402
     warmup,
 )
 from kadence.settings import FineTuneSettings  # noqa: E402
+from kadence.slots import rebuild_optimizer  # noqa: E402
+from kadence.tta import predict_augmented  # noqa: E402
 
 __all__ = [
     "Backbone",
+    "CachedFeatures",
     "Constant",
     "Cosine",
     "Cyclical",
     "DiscriminativeOptimizer",
     "Exponential",
+    "FeatureBatches",
     "FineTuneRun",
     "FineTuneSettings",
+    "GradualUnfreeze",
     "InverseSquareRoot",
     "LayerGroup",
     "LayerGroups",
@@ -63,15 +73,21 @@ __all__ = [
     "RateRecorder",
     "Schedule",
     "SlantedTriangular",
+    "SnapshotEnsemble",
+    "SnapshotSaver",
     "Step",
     "WarmRestarts",
     "WarmupStableDecay",
+    "average_weights",
+    "cache_features",
     "check",
     "check_file",
     "epochs_to_steps",
     "freeze_batch_norm",
+    "freeze_to",
     "from_function",
     "from_points",
+    "gradual_multipliers",
     "group_by",
     "join",
     "layer_decay",
@@ -83,7 +99,9 @@ __all__ = [
     "plot_history",
     "plot_rates",
     "plot_schedule",
+    "predict_augmented",
     "predict_photos",
+    "rebuild_optimizer",
     "recompute_batch_norm",
     "scale",
     "scale_for_batch",
@@ -91,5 +109,6 @@ __all__ = [
     "split",
     "split_evenly",
     "train_classifier",
+    "unfreeze",
     "warmup",
 ]

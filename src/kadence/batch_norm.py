@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
+from kadence._arrays import batches_of
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
@@ -66,15 +67,11 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any]) -> int:
     layers = _batch_norms(model)
     if not layers:
         return 0
-    if isinstance(batches, keras.utils.PyDataset):  # has a length and no iterator
-        batches = map(batches.__getitem__, range(batches.__len__()))  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(batches, (str, bytes, dict)) or not isinstance(batches, Iterable):
-        raise TypeError(_checks.sentence("batches", "be an iterable of input batches", batches))
-    seen = 0
+    found, seen = batches_of("batches", batches), 0
     with _old_statistics_on_error(layers), contextlib.ExitStack() as stack:
         reached = [stack.enter_context(_collecting(layer)) for layer in layers]
         stack.enter_context(_without_gradients())
-        for batch in batches:
+        for batch in found:
             model(_inputs(batch), training=False)
             seen += 1
     if not seen:

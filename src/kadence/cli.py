@@ -113,6 +113,7 @@ def _add_finetune(commands: Any) -> None:
     parser.add_argument("--batch-norm", default=_DEFAULTS.batch_norm, choices=BATCH_NORM, help="layers of the backbone")
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="of weights, order and augmentation")
     parser.add_argument("--strict", action="store_true", help="a broken photo is an error")
+    parser.add_argument("--snapshots", action="store_true", help="keep the weights at the end of every cycle too")
     parser.add_argument("--out", type=Path, help="run folder; runs/NAME of the photos' folder if not given")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the run folder")
 
@@ -131,7 +132,9 @@ def _finetune(options: argparse.Namespace) -> None:
         line = find_replicas(settings.replicas).sentence(settings.optimizer, settings.batch_size)
         terminal.print(line, soft_wrap=True, highlight=False)
     with ProgressDisplay(terminal) as progress:
-        run = train_classifier(settings, options.out, resume=options.resume, callbacks=[progress])
+        run = train_classifier(
+            settings, options.out, resume=options.resume, callbacks=[progress], snapshots=options.snapshots
+        )
     terminal.print(_summary(run))
     terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
 
@@ -176,11 +179,15 @@ def _add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", _predict, "classify photos with the model of a run folder")
     parser.add_argument("run", help="run folder")
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_FOLDER", help="photos, and folders of photos")
+    parser.add_argument("--ensemble", action="store_true", help="average the snapshots of a run with --snapshots")
+    text = "average N predictions of each photo: of itself and of N - 1 augmented views"
+    parser.add_argument("--tta", type=int, default=1, metavar="N", help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of the views of --tta")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file instead")
 
 
 def _predict(options: argparse.Namespace) -> None:
-    predictions = predict_photos(options.run, options.photos)
+    predictions = predict_photos(options.run, options.photos, options.ensemble, options.tta, options.seed)
     rows = [[printable(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
     header = ["photo", "class", "probability"]
     terminal = console()

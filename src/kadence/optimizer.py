@@ -262,7 +262,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         Args:
             store: Where Keras keeps the state.
         """
-        self._learning_rate.assign(np.asarray(store["rate_factor"]).item())
+        if "rate_factor" in store.keys():  # noqa: SIM118 - a file of weights alone has none; Keras's store has no `in`
+            self._learning_rate.assign(np.asarray(store["rate_factor"]).item())
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the state: inner optimizer, groups, multipliers, schedules."""

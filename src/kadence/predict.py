@@ -3,7 +3,7 @@
 import json
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,11 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._snapshot_files import INDEX
 from kadence.data import find_images, read_image
+from kadence.ensemble import SnapshotEnsemble
+from kadence.run import SNAPSHOTS
+from kadence.tta import predict_augmented
 
 _BATCH_SIZE = 64
 
@@ -34,21 +38,34 @@ class Prediction:
     truth: str | None = None
 
 
-def predict_photos(run: str | Path, photos: str | Path | Sequence[str | Path]) -> list[Prediction]:
+def predict_photos(
+    run: str | Path,
+    photos: str | Path | Sequence[str | Path],
+    ensemble: bool = False,
+    tta: int = 1,
+    seed: int = 0,
+) -> list[Prediction]:
     """Classify photos with the model of a run folder; a photo that cannot be read is left out with a warning.
 
     Args:
         run: Run folder of `kadence finetune`.
         photos: A photo or a folder that is searched for photos, or a sequence of them.
+        ensemble: Whether to average the run's snapshots, instead of taking `model.keras`.
+        tta: Number of predictions of each photo to average: of the photo itself and of augmented views of it, as
+            `predict_augmented` makes them. Integer >= 1.
+        seed: Seed of the views. Integer >= 0.
 
     Returns:
         List of `Prediction`, in the order of `photos`, those of a folder sorted.
 
     Raises:
-        FileNotFoundError: If there is no model in `run`, or a photo or folder does not exist.
-        ValueError: If there is no readable photo.
+        FileNotFoundError: If there is no model in `run`, there are no snapshots where they are asked for, or a photo
+            or folder does not exist.
+        ValueError: If there is no readable photo, or `tta` or `seed` is out of range.
     """
     run = Path(run)
+    tta = _checks.integer("tta", tta, minimum=1, unit="a number of predictions")
+    seed = _checks.integer("seed", seed, minimum=0, unit="a seed")
     model_file, labels_file = run / "model.keras", run / "labels.json"
     for file in (model_file, labels_file):
         if not file.is_file():
@@ -60,22 +77,23 @@ def predict_photos(run: str | Path, photos: str | Path | Sequence[str | Path]) -
     photos = _checks.sequence("photos", photos, "be a sequence of photos and folders", minimum_length=0)
     found = [pair for photo in photos for pair in _with_truth(Path(photo), labels)]
     model: Any = keras.saving.load_model(model_file)
+    predict, at_once = _predictor(run, model, ensemble, tta, seed)
     image_size = model.input_shape[1]
     if model.output_shape[-1] != len(labels):
         rule = f"hold as many labels as the model has classes, {model.output_shape[-1]}"
         raise ValueError(_checks.sentence("labels.json", rule, labels))
     predictions: list[Prediction] = []
     unread: list[str] = []
-    for start in range(0, len(found), _BATCH_SIZE):
+    for start in range(0, len(found), at_once):
         batch, images = [], []
-        for path, truth in found[start : start + _BATCH_SIZE]:
+        for path, truth in found[start : start + at_once]:
             try:
                 images.append(read_image(path, image_size))
                 batch.append((path, truth))
             except (ValueError, OSError):
                 unread.append(path.name)
         if images:
-            probabilities = model.predict_on_batch(np.stack(images).astype(np.float32))
+            probabilities = predict(np.stack(images).astype(np.float32))
             for (path, truth), row in zip(batch, np.asarray(probabilities), strict=True):
                 best = int(row.argmax())
                 predictions.append(Prediction(path, labels[best], float(row[best]), truth))
@@ -87,6 +105,29 @@ def predict_photos(run: str | Path, photos: str | Path | Sequence[str | Path]) -
         photos_word = "photo" if len(unread) == 1 else "photos"
         warnings.warn(f"{len(unread)} {photos_word} could not be read: {', '.join(unread[:5])}", stacklevel=2)
     return predictions
+
+
+def _predictor(
+    run: Path, model: Any, ensemble: bool, tta: int, seed: int
+) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """What gives the probabilities of photos, and of how many at once."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        if tta == 1:
+            return model.predict(images, batch_size=_BATCH_SIZE, verbose=0)
+        return predict_augmented(
+            model, images, tta, seed, lambda views: model.predict(views, batch_size=_BATCH_SIZE, verbose=0)
+        )
+
+    if not ensemble:
+        return predict, _BATCH_SIZE
+    if not (run / SNAPSHOTS / INDEX).is_file():
+        rule = f"hold snapshots, {SNAPSHOTS}/{INDEX}, to predict with all of them"
+        remedy = "`kadence finetune --snapshots` keeps them; without --ensemble the best epoch predicts."
+        raise FileNotFoundError(_checks.sentence("run", rule, str(run), remedy))
+    members = SnapshotEnsemble.load(run / SNAPSHOTS, model)
+    # The snapshots take turns in one model, so that more photos at once are fewer turns.
+    return lambda images: members.predict(images, predict=predict), _BATCH_SIZE * 8
 
 
 def _read_labels(path: Path) -> list[str]:

@@ -19,10 +19,11 @@ import numpy as np
 from kadence import _checks
 from kadence._findings import mid_cycle
 from kadence.batch_norm import recompute_batch_norm
-from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, save_model
+from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, SnapshotSaver, save_model
 from kadence.classifier import build_classifier, rates_of
 from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
 from kadence.durations import run_length
+from kadence.ensemble import SnapshotEnsemble
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.plots import save_run_pictures
@@ -30,6 +31,9 @@ from kadence.records import RateRecord, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
+
+#: Folder of the snapshots in a run folder.
+SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def train_classifier(
     folder: str | Path,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    snapshots: bool = False,
 ) -> FineTuneRun:
     """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
 
@@ -84,6 +89,8 @@ def train_classifier(
         folder: Run folder to make, or to go on with.
         resume: Whether to go on after the last finished epoch of `folder`.
         callbacks: Further Keras callbacks.
+        snapshots: Whether to keep the weights at the end of every cycle in `snapshots/`, for
+            `predict_photos(..., ensemble=True)`. A run that began with them goes on with them.
 
     Returns:
         `FineTuneRun`.
@@ -137,6 +144,9 @@ def _train(
         left.unlink()
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
+    snapshots = snapshots or (folder / SNAPSHOTS).is_dir()
+    # Before `run`, whose backup makes an epoch count as finished.
+    savers = [SnapshotSaver(folder / SNAPSHOTS, resume=True)] if snapshots else []
     with _pictures_afterwards(run, recorder):
         model.fit(
             batches,
@@ -144,11 +154,13 @@ def _train(
             epochs=settings.total_epochs(),
             shuffle=False,
             verbose=cast(Any, 0),
-            callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, run, *callbacks],
+            callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, *savers, run, *callbacks],
         )
     if settings.batch_norm == "train":
         batches.set_epoch(settings.total_epochs() - 1)  # the same batches, also where a finished run is resumed
         batches.multiple_of = 1  # one device computes them
+        if snapshots:
+            SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
         recompute_batch_norm(model, batches)
         save_model(model, folder / "model.keras")
         accuracy = float(model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"])

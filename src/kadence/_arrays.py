@@ -1,0 +1,131 @@
+"""Data in the forms that `fit` takes -> batches, and arrays in slices."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kadence import _checks
+
+
+def batches_of(name: str, data: Any) -> Iterable[Any]:
+    """The batches of a dataset: of any iterable, or of a `keras.utils.PyDataset`, which has no iterator.
+
+    Args:
+        name: Name of the argument, for the error.
+        data: The dataset.
+
+    Returns:
+        Iterable of batches.
+
+    Raises:
+        TypeError: If `data` is not a dataset.
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        return map(data.__getitem__, range(data.__len__()))  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(data, (str, bytes, dict)) or not isinstance(data, Iterable):
+        raise TypeError(_checks.sentence(name, "be an iterable of input batches", data))
+    return data
+
+
+def is_dataset(x: Any) -> bool:
+    """Whether `x` holds targets too, batch by batch, rather than being arrays of inputs.
+
+    Args:
+        x: First argument of `fit`.
+
+    Returns:
+        Bool. A list, tuple or dict holds several inputs, as in Keras.
+    """
+    return not isinstance(x, (list, tuple, dict)) and not hasattr(x, "shape")
+
+
+def check_repeatable(name: str, x: Any) -> None:
+    """Raise if the data can be read once only.
+
+    Args:
+        name: Name of the argument, for the error.
+        x: Arrays or a dataset.
+
+    Raises:
+        TypeError: If `x` is an iterator, as a generator is.
+    """
+    if isinstance(x, Iterator):
+        remedy = "Give arrays or a dataset; an iterator is used up by the first snapshot."
+        raise TypeError(_checks.sentence(name, "be data that can be read more than once", x, remedy))
+
+
+def unpack(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
+    """Inputs, targets and sample weights as NumPy arrays, of arrays or of a whole dataset.
+
+    Args:
+        x: Inputs, or a dataset of batches.
+        y: Targets, or None where `x` is a dataset or there are none.
+        sample_weight: Weight of each sample, or None.
+
+    Returns:
+        The inputs as they were given, and `y` and `sample_weight` as structures of arrays, or None.
+    """
+    if y is not None or not is_dataset(x):
+        return x, to_numpy(y), to_numpy(sample_weight)
+    parts = [keras.utils.unpack_x_y_sample_weight(batch)[1:] for batch in batches_of("x", x)]
+    targets, weights = zip(*parts, strict=True)
+    return x, concatenate(targets), concatenate(weights)
+
+
+def to_numpy(structure: Any) -> Any:
+    """A structure of tensors, arrays or lists of numbers as one of NumPy arrays; None stays None.
+
+    Args:
+        structure: Nested structure.
+
+    Returns:
+        The same structure; a plain list of numbers is one array.
+    """
+    if structure is None:
+        return None
+    if isinstance(structure, list) and structure and not hasattr(structure[0], "shape"):
+        return np.asarray(structure)
+    return keras.tree.map_structure(lambda a: np.asarray(keras.ops.convert_to_numpy(a)), structure)
+
+
+def concatenate(parts: Any) -> Any:
+    """Structures of arrays, one after the other along the first axis; None if they are None.
+
+    Args:
+        parts: Sequence of equal structures.
+
+    Returns:
+        Structure of NumPy arrays.
+    """
+    parts = [to_numpy(part) for part in parts]
+    if parts[0] is None:
+        return None
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def slice_of(structure: Any, start: int, stop: int) -> Any:
+    """Rows `start` to `stop` of each array of a structure; of None, None.
+
+    Args:
+        structure: Structure of arrays, or None.
+        start: First row.
+        stop: The row after the last.
+
+    Returns:
+        Structure of arrays, or None.
+    """
+    return None if structure is None else keras.tree.map_structure(lambda array: array[start:stop], structure)
+
+
+def length_of(structure: Any) -> int:
+    """Number of rows of the arrays of a structure.
+
+    Args:
+        structure: Structure of arrays.
+
+    Returns:
+        Integer.
+    """
+    return len(keras.tree.flatten(structure)[0])
