@@ -33,11 +33,13 @@ ORDER = [
     "durations", "budgets",
     "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "callbacks",
-    "finder", "ensemble", "finetune", "compare",
-    "plots", "report", "data", "digits",
+    "finder", "ensemble", "finetune",
+    "_statistics", "comparison", "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "run", "predict",
-    "_terminal", "_schedule_commands", "cli", "__main__", "__init__",
+    "strategies", "_batches", "_problem", "_trials", "_trial_plan", "_compare_checks",
+    "_store", "_engines", "_worker", "_ray_engine", "compare",
+    "_terminal", "_schedule_commands", "_compare_command", "cli", "__main__", "__init__",
 ]
 # fmt: on
 
