@@ -34,7 +34,7 @@ ORDER = [
     "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "callbacks",
     "finder", "ensemble", "finetune",
-    "_statistics", "comparison", "plots", "report", "data", "digits",
+    "_statistics", "_comparison_rows", "comparison", "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "run", "predict",
     "strategies", "_batches", "_problem", "_trials", "_trial_plan", "_compare_checks",

@@ -8,12 +8,14 @@ from kadence.backbones import Backbone, load_backbone  # noqa: E402
 from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: E402
 from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
 from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
+from kadence.compare import compare  # noqa: E402
+from kadence.comparison import Comparison  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import parse_duration  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
-from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
+from kadence.plots import plot_comparison, plot_history, plot_rates, plot_schedule  # noqa: E402
 from kadence.predict import Prediction, predict_photos  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
 from kadence.run import FineTuneRun, train_classifier  # noqa: E402
@@ -40,9 +42,11 @@ from kadence.schedules import (  # noqa: E402
     warmup,
 )
 from kadence.settings import FineTuneSettings  # noqa: E402
+from kadence.strategies import Strategy  # noqa: E402
 
 __all__ = [
     "Backbone",
+    "Comparison",
     "Constant",
     "Cosine",
     "Cyclical",
@@ -64,10 +68,12 @@ __all__ = [
     "Schedule",
     "SlantedTriangular",
     "Step",
+    "Strategy",
     "WarmRestarts",
     "WarmupStableDecay",
     "check",
     "check_file",
+    "compare",
     "epochs_to_steps",
     "freeze_batch_norm",
     "from_function",
@@ -79,6 +85,7 @@ __all__ = [
     "one_cycle",
     "parse_duration",
     "plan",
+    "plot_comparison",
     "plot_history",
     "plot_rates",
     "plot_schedule",

@@ -134,8 +134,8 @@ def _is_py(value: Any) -> bool:
 
 
 def _checked_arrays(name: str, value: Any) -> tuple[Any, ...]:
-    arrays = keras.tree.map_structure(np.asarray, tuple(value))
-    leaves = keras.tree.flatten(arrays)
+    arrays: Any = keras.tree.map_structure(np.asarray, tuple(value))
+    leaves: list[np.ndarray] = keras.tree.flatten(arrays)
     if len(arrays) not in (2, 3) or any(leaf.dtype == object or not leaf.ndim for leaf in leaves):
         shapes = [leaf.shape for leaf in leaves]
         raise TypeError(_checks.sentence(name, "be arrays (x, y) or (x, y, sample_weight)", shapes))

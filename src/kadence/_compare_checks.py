@@ -63,7 +63,7 @@ def check_rates(rates: Any) -> list[float]:
 
 
 def mode_of(metric: str, mode: str | None) -> str:
-    """"max" if more of a metric is better, "min" if less is: as said, or by its name.
+    """Whether more of a metric is better, "max", or less, "min": as said, or by its name.
 
     Args:
         metric: Name of the metric.
@@ -135,7 +135,7 @@ def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: S
     named = "; ".join(f"{one.label(first)} is {other.label(second)}" for first, second in shared[:3])
     what = f"{len(shared)} of {len(other_rows)} are in both: {named}."
     photos = one.paths is not None and other.paths is not None
-    if one.name == "validation" and photos or len(shared) == min(len(set(rows)), len(set(other_rows))):
+    if (one.name == "validation" and photos) or len(shared) == min(len(set(rows)), len(set(other_rows))):
         raise ValueError(_checks.sentence(other.name, f"share nothing with {one.name}", len(shared), what))
     warnings.warn(f"The {one.name} and {other.name} data share rows. {what}", stacklevel=4)
 

@@ -145,7 +145,7 @@ class _Worker:
     def __init__(self, setup: str, cores: str, events: "queue.Queue[tuple[_Worker, str]]"):
         self.trial: Trial | None = None
         code = "from kadence._worker import main; main()"
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own code, no shell
             [sys.executable, "-c", code, setup, cores],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

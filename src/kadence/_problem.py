@@ -178,7 +178,7 @@ def resolve(found: Mapping[str, Any]) -> Callable[[], Any]:
         The function, with its arguments.
     """
     module, _, name = found["function"].partition(":")
-    function = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    function: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     return functools.partial(function, **found["arguments"]) if found["arguments"] else function
 
 

@@ -17,9 +17,10 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     Of n values, the plain percentile interval of the bootstrap is too narrow by about sqrt((n - 1) / n) and by the
     ratio of the normal to Student's t quantile: it covers about 84% for n = 5. The wider percentiles alpha' / 2 =
-    Phi(-sqrt(n / (n - 1)) * t(alpha / 2, n - 1)) make up for that. No percentile leaves the range of the means of
-    resamples, [min, max] of the values, so that below 6 seeds the interval covers less than 95% all the same. BCa, SciPy's
-    default, estimates its two corrections from these same few values and is undefined where they are equal.
+    Phi(-sqrt(n / (n - 1)) * t(alpha / 2, n - 1)) make up for most of it: measured on normal values, they cover 75, 87,
+    92, 93 and 95% for n = 3, 4, 5, 6 and 10. No interval of percentiles leaves the range of the values, which covers
+    1 - 2**(1 - n). BCa, SciPy's default, estimates its two corrections from these same few values, and is undefined
+    where they are equal.
 
     Args:
         values: One value per seed; for a paired interval, the differences.

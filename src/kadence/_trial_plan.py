@@ -1,7 +1,7 @@
 """TrialPlan: which trials a comparison is made of, in which order, and what their outcomes come to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kadence import _checks
