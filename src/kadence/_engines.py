@@ -114,6 +114,7 @@ class ProcessEngine:
             return []
         trial, worker.trial = worker.trial, None
         if line:
+            self._hand_out()
             return [(trial, Outcome.from_json(line))] if trial is not None else []
         return self._replace(worker, trial)
 
@@ -154,11 +155,13 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for the process that waits for the workers
         )
-        threading.Thread(target=self._read, args=[events], daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=[self._process.stdout, events], daemon=True)
+        self._reader.start()
 
-    def _read(self, events: "queue.Queue[tuple[_Worker, str]]") -> None:
-        for line in self._process.stdout or ():
-            events.put((self, line))
+    def _read(self, stdout: Any, events: "queue.Queue[tuple[_Worker, str]]") -> None:
+        with stdout:
+            for line in stdout:
+                events.put((self, line))
         events.put((self, ""))
 
     def begin(self, trial: Trial) -> None:
@@ -174,6 +177,7 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             stdin: Any = self._process.stdin
             stdin.close()
+        self._reader.join()
         return self._process.wait()
 
 

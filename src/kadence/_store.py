@@ -176,7 +176,10 @@ def _check_file(path: Path) -> None:
         return
     if not path.is_file():
         raise ValueError(_checks.sentence("store", "be a file", str(path)))
-    with _errors(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+    # Without a log beside it no process is at it, and it can be read without making one.
+    alone = not path.with_name(path.name + "-wal").exists()
+    address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    with _errors(path), contextlib.closing(sqlite3.connect(address, uri=True)) as file:
         (application,), (stored,) = (
             file.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
