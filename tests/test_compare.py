@@ -92,7 +92,7 @@ def test_a_failed_trial_does_not_stop_the_others(no_training, monkeypatch, tmp_p
 
 def test_a_comparison_in_which_all_fails_is_an_error(monkeypatch):
     monkeypatch.setattr(_engines, "run_trial", lambda problem, trial: Outcome("failed", "out of memory: x"))
-    with pytest.raises(ValueError, match="`trials` must give a model.*out of memory: x"):
+    with pytest.raises(ValueError, match=r"`trials` must give a model.*out of memory: x"):
         compare()
 
 

@@ -50,7 +50,10 @@ def test_validation_data_are_not_test_data():
 def test_rates_at_the_end_of_the_search_are_named():
     found = comparison(BASE, SAME, BETTER)
     searched = ((0.01, 0.4), (0.1, 0.5), (1.0, None))
-    ends = [dataclasses.replace(r, searched=searched, rate=rate) for r, rate in zip(found.results, (1.0, 0.1, 0.01))]
+    ends = [
+        dataclasses.replace(r, searched=searched, rate=rate)
+        for r, rate in zip(found.results, (1.0, 0.1, 0.01), strict=True)
+    ]
     said = dataclasses.replace(found, results=tuple(ends)).conclusions
     assert "The largest rate that was tried is the best for constant: try beyond it." in said
     assert "The smallest rate that was tried is the best for frozen: try beyond it." in said

@@ -93,7 +93,7 @@ def test_a_builder_may_bring_its_groups():
 
     assert len(compare_models.problem(both).build(0)[1]) == 1
     assert len(compare_models.problem().build(0)[1]) == 2
-    with pytest.raises(TypeError, match="`build_model` must return a built keras.Model"):
+    with pytest.raises(TypeError, match="`build_model` must return a built keras"):
         compare_models.problem(lambda: "model").build(0)
 
 

@@ -65,7 +65,7 @@ def test_a_strategy_refuses_what_makes_no_sense():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "scheduel": 1}', '{"name": "x", "cycles": 0}'])
 def test_what_is_no_strategy_is_refused(text):
-    with pytest.raises(ValueError, match="`(text|cycles)` must"):
+    with pytest.raises(ValueError, match=r"`(text|cycles)` must"):
         Strategy.from_json(text)
 
 

@@ -1,4 +1,4 @@
-"""What a worker process does with the lines it is given; its life and death are in test_engines.py and test_compare.py."""
+"""What a worker does with its lines; the life and death of the process are in test_engines.py and test_compare.py."""
 
 import io
 import json

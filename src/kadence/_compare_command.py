@@ -1,11 +1,12 @@
 """`kadence compare`: folders of photos and flags -> a comparison, as a table, CSV, JSON and a picture."""
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,12 @@ def _compare(options: argparse.Namespace) -> None:
     batches = [ImageBatches(part, options.image_size, options.batch_size, shuffle=False) for part in (train, *held_out)]
     model: dict[str, Any] = {"backbone": options.backbone, "split": options.split and list(options.split)}
     model |= {"image_size": options.image_size, "augment": options.augment, "n_classes": len(train.class_names)}
+    is_new = not options.out.exists()
     options.out.mkdir(parents=True, exist_ok=True)
     again = shlex.join(["kadence", *options.arguments])
     options.stopped = f"Finished trials are in {store}. Go on with the same command: {again}"
     names = ("seeds", "search", "rates", "epochs", "target", "engine", "jobs", "ray_address", "retry_failed")
-    with _TrialBar(console()) as bar:
+    with _removed_if_empty(options.out, is_new), _TrialBar(console()) as bar:
         comparison = compare(
             functools.partial(build_network, **model),
             batches[0],
@@ -124,6 +126,17 @@ def _compare(options: argparse.Namespace) -> None:
             **{name: getattr(options, name) for name in names},
         )
     _write(comparison, options.out)
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path, is_new: bool) -> Iterator[None]:
+    """After a mistake that is found before the first trial, a folder that was made for it goes again."""
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _check_out(out: Path, photos: Sequence[str | None]) -> None:

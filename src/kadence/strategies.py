@@ -46,7 +46,8 @@ class Strategy:
         schedule: "constant", "cosine" or "warm-restarts"; the last two end with the run.
         cycles: Number of cycles of warm restarts, which fill the run. Integer >= 1.
         cycle_mult: Growth of the cycles. Float >= 1.
-        warmup: Length of a straight rise from 0 at the start of the run, and of each cycle: "0.5ep", "5%" or "50st".
+        warmup: Length of a straight rise from 0 at the start of the run, and of each cycle: "0.5ep" (epochs), "5%" of
+            the run, or "50st" (optimizer steps).
         optimizer: "adam", "adamw", "lion", "nadam", "rmsprop" or "sgd" (Nesterov momentum 0.9).
         weight_decay: Decoupled weight decay, scaled by each group's rate. Float >= 0.
         batch_norm: "frozen" keeps all BatchNorm layers as they are; "train" trains them, and computes their statistics
