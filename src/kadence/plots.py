@@ -132,7 +132,8 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
             low, high = np.nanmin(curves[:, known], axis=0), np.nanmax(curves[:, known], axis=0)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize="small")
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small")
     return _finish(axes, "epoch", f"{comparison.metric} on the validation data")
 
 
