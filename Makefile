@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 OLDEST := .venv-oldest
 BACKENDS := jax tensorflow torch
-EXTRAS := demo dev $(BACKENDS)
+EXTRAS := demo dev ray $(BACKENDS)
 
 PYTEST := $(BIN)/python -m pytest $(if $(FAST),-m "not slow") $(PYTEST_ARGS)
 

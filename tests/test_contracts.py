@@ -34,11 +34,15 @@ ORDER = [
     "_updates", "_optimizer_checks", "optimizer", "slots", "_trainable", "freezing", "multipliers",
     "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "_arrays", "batch_norm", "_snapshot_files", "callbacks",
-    "finder", "ensemble", "averages", "tta", "_cut", "features", "finetune", "compare",
-    "plots", "report", "data", "digits",
+    "_suggestions", "_answers", "range_test",
+    "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "_sweeper", "finder", "ladders",
+    "ensemble", "averages", "tta", "_cut", "features", "finetune",
+    "_statistics", "_comparison_rows", "comparison", "plots", "report", "data", "digits",
     "_pth", "_efficientnet_lite", "backbones",
-    "replicas", "settings", "classifier", "run", "predict",
-    "_terminal", "_schedule_commands", "cli", "__main__", "__init__",
+    "replicas", "settings", "classifier", "_setup", "_rate_search", "run", "predict",
+    "strategies", "_trial_data", "_problem", "_trials", "_trial_plan", "_compare_checks",
+    "_store", "_engines", "_worker", "_ray_engine", "compare",
+    "_terminal", "_schedule_commands", "_flags", "_find_command", "_compare_command", "cli", "__main__", "__init__",
 ]
 # fmt: on
 

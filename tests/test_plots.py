@@ -6,9 +6,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from test_comparison import comparison
+from test_comparison_rows import result
 
 import kadence
-from kadence.plots import plot_history, plot_rates, plot_schedule
+from kadence.plots import plot_comparison, plot_history, plot_rates, plot_schedule, save_comparison_picture
 from kadence.records import RateRecord
 
 SCHEDULE = kadence.WarmRestarts(1e-2, first_cycle_steps=10, cycle_mult=2, lr_min=1e-5)
@@ -39,6 +41,7 @@ def legend_labels(ax):
 PLOTS = {
     "schedule": lambda **kwargs: plot_schedule(SCHEDULE, 70, **kwargs),
     "rates": lambda **kwargs: plot_rates(record(), **kwargs),
+    "comparison": lambda **kwargs: plot_comparison(comparison([0.5, 0.7], [0.6, 0.7]), **kwargs),
     "history": lambda **kwargs: plot_history({"loss": [3.0, 2.0], "val_loss": [4.0, 3.0]}, **kwargs),
 }
 
@@ -249,3 +252,25 @@ def test_the_line_that_installs_matplotlib(plot, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'matplotlib.*pip install "kadence\[plot\]"'):
         PLOTS[plot]()
+
+
+def test_curves_of_a_comparison_have_a_band_over_the_seeds():
+    """A trial that diverged has a shorter curve, and one that failed has none."""
+    curves = ({"val_accuracy": [0.1, 0.3]}, {"val_accuracy": [0.3, 0.9]}, {"val_accuracy": [None]})
+    results = result(
+        "x", [0.3, 0.9, 0.1], curves=tuple({**c, "seconds": [1.0] * len(c["val_accuracy"])} for c in curves)
+    )
+    ax = plot_comparison(comparison([], results=(results, result("nothing", []))))
+    epochs, mean = drawn(ax.lines[0])
+    np.testing.assert_array_equal(epochs, [1, 2])
+    np.testing.assert_allclose(mean, [0.2, 0.6])
+    np.testing.assert_allclose(np.unique(ax.collections[0].get_paths()[0].vertices[:, 1]), [0.1, 0.3, 0.9])
+    assert legend_labels(ax) == ["x"]
+    with pytest.raises(TypeError, match="`comparison` must be a Comparison"):
+        plot_comparison(results)
+
+
+@pytest.mark.parametrize("values", [([0.5, 0.7], [0.6, 0.7]), ([0.5], [0.6])])
+def test_the_picture_of_a_comparison(values, tmp_path):
+    save_comparison_picture(comparison(*values), tmp_path / "comparison.png")
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000

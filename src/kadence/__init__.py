@@ -9,6 +9,8 @@ from kadence.backbones import Backbone, load_backbone  # noqa: E402
 from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm  # noqa: E402
 from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
 from kadence.callbacks import GradualUnfreeze, LossNotFiniteError, RateRecorder, SnapshotSaver  # noqa: E402
+from kadence.compare import compare  # noqa: E402
+from kadence.comparison import Comparison  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import minutes_to_steps, parse_duration  # noqa: E402
 from kadence.ensemble import SnapshotEnsemble  # noqa: E402
@@ -18,7 +20,7 @@ from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split
 from kadence.multipliers import gradual_multipliers  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
-from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
+from kadence.plots import plot_comparison, plot_history, plot_rates, plot_schedule  # noqa: E402
 from kadence.predict import Prediction, predict_photos  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
 from kadence.run import FineTuneRun, train_classifier  # noqa: E402
@@ -51,6 +53,7 @@ from kadence.tta import predict_augmented  # noqa: E402
 __all__ = [
     "Backbone",
     "CachedFeatures",
+    "Comparison",
     "Constant",
     "Cosine",
     "Cyclical",
@@ -82,6 +85,7 @@ __all__ = [
     "cache_features",
     "check",
     "check_file",
+    "compare",
     "epochs_to_steps",
     "freeze_batch_norm",
     "freeze_to",
@@ -96,6 +100,7 @@ __all__ = [
     "one_cycle",
     "parse_duration",
     "plan",
+    "plot_comparison",
     "plot_history",
     "plot_rates",
     "plot_schedule",

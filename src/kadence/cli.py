@@ -3,10 +3,12 @@
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kadence._compare_command import add_compare
 from kadence._schedule_commands import add_plan, add_schedule
 from kadence._terminal import (
     add_command,
@@ -44,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 1 after an error, 130 after Ctrl-C; argparse itself exits with 2 for a wrong flag.
     """
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     show_warnings()
     try:
         options.command(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
         begun = out is not None and (out / "run.json").is_file()
-        say("Stopped." + (f" Go on with the same command and --resume (run folder {out})." if begun else ""))
+        how = f"Go on with the same command and --resume (run folder {out})." if begun else ""
+        say(f"Stopped. {getattr(options, 'stopped', how)}".rstrip())
         return 130
     except _EXPECTED as error:
         if options.traceback:
@@ -67,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_finetune(commands)
+    add_compare(commands)
     add_schedule(commands)
     add_plan(commands)
     _add_groups(commands)

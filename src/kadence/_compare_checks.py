@@ -1,0 +1,155 @@
+"""What is wrong with a comparison, found before anything is trained."""
+
+import itertools
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kadence import _checks
+from kadence._problem import Problem
+from kadence._trial_data import Data
+from kadence._trials import fit_strategy
+from kadence.strategies import Strategy
+
+_LESS_IS_BETTER = re.compile(r"loss|error|entropy|divergence|poisson|hinge|^(mse|mae|mape|msle|rmse)$")
+
+
+def check_strategies(strategies: Sequence[Strategy | str]) -> list[Strategy]:
+    """Strategies, those that are given by name too, all different.
+
+    Args:
+        strategies: At least two `Strategy` records or names.
+
+    Returns:
+        List of `Strategy`.
+
+    Raises:
+        ValueError: If a name is unknown, or two strategies have the same name or the same content.
+        TypeError: If one is neither a `Strategy` nor a string.
+    """
+    rule = "be at least two strategies, records or names"
+    given = _checks.sequence("strategies", strategies, rule, minimum_length=2)
+    made = [item if isinstance(item, Strategy) else Strategy.from_name(item) for item in given]
+    names = [item.name for item in made]
+    for first, second in itertools.combinations(made, 2):
+        if first.name == second.name:
+            raise ValueError(_checks.sentence("strategies", "have different names", names))
+        if first.content == second.content:
+            remedy = f"{first.name!r} and {second.name!r} are the same."
+            raise ValueError(_checks.sentence("strategies", "be different strategies", names, remedy))
+    return made
+
+
+def check_rates(rates: Any) -> list[float]:
+    """Different rates > 0.
+
+    Args:
+        rates: The rates.
+
+    Returns:
+        List of floats.
+
+    Raises:
+        ValueError: If there is none, one is not > 0, or one is there twice.
+    """
+    given = _checks.sequence("rates", rates, "be at least one rate > 0")
+    numbers = [_checks.number("rates", rate, above=0.0) for rate in given]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(_checks.sentence("rates", "be different rates", numbers))
+    return numbers
+
+
+def mode_of(metric: str, mode: str | None) -> str:
+    """Whether more of a metric is better, "max", or less, "min": as said, or by its name.
+
+    Args:
+        metric: Name of the metric.
+        mode: What the caller said, or None.
+
+    Returns:
+        "max" or "min".
+    """
+    if mode is not None:
+        return _checks.one_of("mode", mode, ("max", "min"))
+    if not isinstance(metric, str):
+        raise TypeError(_checks.sentence("metric", "be the name of a Keras metric", metric))
+    return "min" if _LESS_IS_BETTER.search(metric) else "max"
+
+
+def check_problem(problem: Problem, strategies: Sequence[Strategy], other_processes: bool) -> str:
+    """Everything about model and data that can be wrong.
+
+    Args:
+        problem: The `Problem`.
+        strategies: The strategies.
+        other_processes: Whether trials run in other processes.
+
+    Returns:
+        The fingerprint of the problem.
+
+    Raises:
+        ValueError: If `build_model` gives the same model twice, parts of the data share rows, a strategy does not fit
+            the model or the run, the model does not have the metric, or other processes cannot get at the problem.
+        TypeError: If something has the wrong type.
+    """
+    if other_processes:
+        problem.to_parts()
+    data = [part for part in (problem.train, problem.validation, problem.test) if part is not None]
+    rows, digests = zip(*(part.digests() for part in data), strict=True)
+    for one, other in itertools.combinations(range(len(data)), 2):
+        _check_disjoint(data[one], data[other], rows[one], rows[other])
+    first, own = problem.build(0)
+    second, _ = problem.build(1)
+    _check_new(first, second)
+    fingerprint = problem.fingerprint(first, second, digests)
+    for strategy in strategies:
+        try:
+            fit_strategy(problem, strategy, 1.0, first, own)
+        except (ValueError, TypeError) as error:
+            rule = "fit the model and the length of the run"
+            raise ValueError(_checks.sentence("strategies", rule, strategy.name, str(error))) from error
+    _check_metric(problem, second)
+    return fingerprint
+
+
+def _check_new(first: keras.Model, second: keras.Model) -> None:
+    if first is second:
+        remedy = "The second trial would train on from the first."
+        raise ValueError(_checks.sentence("build_model", "return a new model each time", first, remedy))
+    known = {id(weight) for weight in first.weights}
+    shared = [weight.path for weight in second.weights if id(weight) in known]
+    if shared:
+        remedy = f"Two models share {len(shared)} weights, the first {shared[0]!r}: build all layers inside of it."
+        raise ValueError(_checks.sentence("build_model", "return models with weights of their own", first, remedy))
+
+
+def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: Sequence[bytes]) -> None:
+    """No row of the one is a row of the other: an error between validation and test photos, else a warning or error."""
+    place = {row: position for position, row in reversed(list(enumerate(rows)))}
+    shared = [(place[row], position) for position, row in enumerate(other_rows) if row in place]
+    if not shared:
+        return
+    named = "; ".join(f"{one.label(first)} is {other.label(second)}" for first, second in shared[:3])
+    what = f"{len(shared)} of {len(other_rows)} are in both: {named}."
+    photos = one.paths is not None and other.paths is not None
+    if (one.name == "validation" and photos) or len(shared) == min(len(set(rows)), len(set(other_rows))):
+        raise ValueError(_checks.sentence(other.name, f"share nothing with {one.name}", len(shared), what))
+    warnings.warn(f"The {one.name} and {other.name} data share rows. {what}", stacklevel=4)
+
+
+def _check_metric(problem: Problem, model: keras.Model) -> None:
+    rule = "be a metric that the model has"
+    try:
+        metrics = [] if problem.metric == "loss" else [problem.metric]
+        model.compile("sgd", loss=problem.loss, metrics=metrics, run_eagerly=True)
+        x, *targets = problem.validation.first(2)
+        found: Any = model.test_on_batch(x, *targets[:1], return_dict=True)
+    except (ValueError, TypeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(_checks.sentence("metric", rule, problem.metric, f"Keras says: {said}")) from error
+    if problem.metric not in found:
+        remedy = _checks.did_you_mean(problem.metric, found)
+        raise ValueError(_checks.sentence("metric", rule, problem.metric, remedy))

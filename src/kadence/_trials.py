@@ -1,0 +1,234 @@
+"""One trial: a strategy at a rate from a seed -> what came of it. A trial that fails is a result too."""
+
+import dataclasses
+import gc
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from kadence._problem import Problem
+from kadence._trial_data import follow_epochs
+from kadence._walk import Layers
+from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm
+from kadence.callbacks import EpochSeeds
+from kadence.durations import run_length
+from kadence.groups import LayerGroups
+from kadence.optimizer import DiscriminativeOptimizer
+from kadence.schedules import Schedule
+from kadence.strategies import Strategy
+
+#: Errors of all backends that mean that memory ran out say one of these.
+_MEMORY = ("out of memory", "resource_exhausted", "resource exhausted", "memoryerror", "can't allocate memory")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is to be trained.
+
+    Args:
+        strategy: The `Strategy`.
+        rate: Base rate. Float > 0.
+        seed: Seed of weights, order and dropout. Integer >= 0.
+        phase: "search", to choose the rate, or "judge".
+        problem: Fingerprint of the `Problem`.
+    """
+
+    strategy: Strategy
+    rate: float
+    seed: int
+    phase: str
+    problem: str
+
+    @property
+    def key(self) -> str:
+        """Digest of all that decides the trial; the name of the strategy does not."""
+        content = {**dataclasses.asdict(self), "strategy": self.strategy.content}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The trial as JSON text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """The trial that `to_json` wrote."""
+        content = json.loads(text)
+        return cls(**{**content, "strategy": Strategy.from_json(json.dumps(content["strategy"]))})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Args:
+        status: "done", "diverged" if the loss became NaN or infinite, or "failed" if the trial ended with an error.
+        reason: Why it failed, or "".
+        validation: The metric on the validation data at the end, or None.
+        test: The metric on the test data at the end, or None.
+        seconds: Time of the training, compilation included, in seconds.
+        curves: Name of a metric, or "seconds" since the start -> value at the end of each epoch; None where not finite.
+        versions: Name of a package -> its version.
+    """
+
+    status: str
+    reason: str = ""
+    validation: float | None = None
+    test: float | None = None
+    seconds: float = 0.0
+    curves: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The outcome as JSON text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Outcome":
+        """The outcome that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Keeps the metrics of each epoch and the time, and ends a training whose loss is not finite any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any
+        self.curves: dict[str, list[float | None]] = {"seconds": []}
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.curves["seconds"].append(time.perf_counter() - self.began)
+        for name, value in (logs or {}).items():
+            self.curves.setdefault(name, []).append(finite(value))
+        if self.diverged:
+            self.model.stop_training = True
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss of the last epoch is not finite."""
+        return any(self.curves[name][-1:] == [None] for name in ("loss", "val_loss") if name in self.curves)
+
+
+def run_trial(problem: Problem, trial: Trial) -> Outcome:
+    """Train and evaluate; an error is an outcome, Ctrl-C is not.
+
+    Args:
+        problem: The `Problem`.
+        trial: The `Trial`.
+
+    Returns:
+        `Outcome`.
+    """
+    began = time.perf_counter()
+    try:
+        return _train(problem, trial)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if any(word in reason.lower() for word in _MEMORY):
+            reason = f"out of memory: {reason}"
+        return Outcome("failed", reason[:500], seconds=time.perf_counter() - began, versions=versions())
+    finally:
+        gc.collect()  # a model is a cycle of references, and the next one may need its memory
+
+
+def fit_strategy(
+    problem: Problem, strategy: Strategy, rate: float, model: keras.Model, own: LayerGroups
+) -> tuple[LayerGroups, list[float | Schedule], Schedule]:
+    """What a strategy says of a model: groups, the factor of each on the base rate, and the schedule of that.
+
+    Args:
+        problem: The `Problem`.
+        strategy: The `Strategy`.
+        rate: Base rate. Float > 0.
+        model: The model.
+        own: Its own groups.
+
+    Returns:
+        The triple (groups, multipliers, schedule).
+
+    Raises:
+        ValueError: If the strategy does not fit the model, or the length of the run.
+    """
+    length = run_length(epochs=problem.epochs, steps_per_epoch=len(problem.train))
+    groups = strategy.make_groups(model, own)
+    return groups, strategy.make_multipliers(groups, length), strategy.make_schedule(rate, length)
+
+
+def _compile(problem: Problem, trial: Trial, model: keras.Model, own: LayerGroups) -> None:
+    strategy = trial.strategy
+    groups, multipliers, schedule = fit_strategy(problem, strategy, trial.rate, model, own)
+    if strategy.batch_norm == "frozen":
+        freeze_batch_norm(model)
+    still = {
+        address
+        for group, factor in zip(groups, multipliers, strict=True)
+        if isinstance(factor, float) and factor == 0.0
+        for address in group.layers
+    }
+    for unit in Layers(model).units:
+        if unit.address in still:
+            unit.layer.trainable = False
+    optimizer = DiscriminativeOptimizer(strategy.make_optimizer(schedule), groups, multipliers)
+    metrics = [] if problem.metric == "loss" else [problem.metric]
+    model.compile(optimizer, loss=problem.loss, metrics=metrics)
+
+
+def _train(problem: Problem, trial: Trial) -> Outcome:
+    model, own = problem.build(trial.seed)
+    _compile(problem, trial, model, own)
+    train, validation = problem.train.batches(trial.seed), problem.validation.batches()
+    epochs = _Epochs()
+    model.fit(
+        train,
+        validation_data=validation,
+        epochs=problem.epochs,
+        shuffle=False,
+        verbose=cast(Any, 0),
+        callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
+    )
+    if trial.strategy.batch_norm == "train" and not epochs.diverged:
+        recompute_batch_norm(model, train)
+    seconds = time.perf_counter() - epochs.began
+    judged = trial.phase == "judge" and problem.test is not None
+    return Outcome(
+        "diverged" if epochs.diverged else "done",
+        validation=_evaluate(problem, model, validation),
+        test=_evaluate(problem, model, cast(Any, problem.test).batches()) if judged else None,
+        seconds=seconds,
+        curves=epochs.curves,
+        versions=versions(),
+    )
+
+
+def _evaluate(problem: Problem, model: Any, batches: Any) -> float | None:
+    return finite(model.evaluate(batches, verbose=0, return_dict=True)[problem.metric])
+
+
+def finite(value: Any) -> float | None:
+    """`value` as a float, or None where it is not finite, which JSON has no number for.
+
+    Args:
+        value: A number.
+
+    Returns:
+        Float or None.
+    """
+    number = float(np.asarray(value))
+    return number if math.isfinite(number) else None
+
+
+def versions() -> dict[str, str]:
+    """What a trial is trained with: name -> version."""
+    backend = keras.backend.backend()
+    packages = {name: version(name) for name in ("kadence", "keras", "numpy", backend)}
+    return {**packages, "backend": backend, "python": platform.python_version(), "machine": platform.machine()}

@@ -1,0 +1,139 @@
+"""`kadence compare` as a user meets it: photos in, a table and three files out, and a message for each mistake."""
+
+import json
+
+import compare_models
+import pytest
+import tiny
+from command import command, one_message
+
+from kadence import Comparison, _engines, classifier
+from kadence._compare_command import build_network
+
+pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch):
+    monkeypatch.setattr(classifier, "load_backbone", tiny.load_backbone)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return tiny.write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    ran = []
+
+    def run(problem, trial):
+        ran.append(trial)
+        return compare_models.outcome(0.5 + trial.seed % 1000 / 1000)
+
+    monkeypatch.setattr(_engines, "run_trial", run)
+    return ran
+
+
+def compare(photos, out, *words):
+    small = ["--image-size", "32", "--batch-size", "6", "--epochs", "2", "--no-augment"]
+    return command("compare", photos, "--out", out, *small, *words)
+
+
+def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
+    words = ["--strategies", "constant,frozen", "--seeds", "1", "--rates", "1e-2"]
+    assert compare(photos, tmp_path / "out", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1/2  constant  rate 0.01  judge  seed 0  done 0.")
+    assert lines[2].split()[:4] == ["strategy", "rate", "n", "accuracy"]
+    assert "One seed: no interval and no probability." in " ".join(lines)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.csv",
+        "comparison.json",
+        "comparison.png",
+        "trials.sqlite",
+    }
+    found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row.strategy for row in found.rows] == ["constant", "frozen"]
+    assert found.judged_on == "test"
+    assert compare(photos, tmp_path / "out", *words) == 0
+    assert "1/2" not in capsys.readouterr().out, "nothing is repeated"
+
+
+def test_six_strategies_and_held_out_photos_by_default(photos, tmp_path, no_training):
+    assert compare(photos, tmp_path / "out", "--seeds", "2", "--search", "2") == 0
+    assert len({trial.strategy.name for trial in no_training}) == 6
+    assert len(no_training) == 6 * 4
+
+
+def test_folders_may_be_given(photos, tmp_path, no_training, capsys):
+    folders = [tiny.write_photos(tmp_path / name, n=2, seed=seed) for seed, name in ((1, "val"), (2, "test"))]
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1"]
+    given = ["--validation", folders[0], "--test", folders[1]]
+    assert compare(photos, tmp_path / "out", *words, *given) == 0
+    assert compare(photos, tmp_path / "out2", *words, "--validation", folders[0], "--test-fraction", "0") == 0
+    said = json.loads((tmp_path / "out2" / "comparison.json").read_text(encoding="utf-8"))["conclusions"]
+    assert said[0].startswith("Judged on the validation data")
+    capsys.readouterr()
+    assert compare(photos, tmp_path / "out3", *words, "--validation", folders[0], "--test", folders[0]) == 1
+    one_message(capsys, "`test` must share nothing with validation", "apfel/00.png")
+
+
+def test_copies_are_left_out_before_photos_are_held_out(photos, tmp_path, no_training, capsys):
+    twins = tiny.write_photos(tmp_path / "twins")
+    for number in range(5):
+        (twins / "apfel" / f"copy {number}.png").write_bytes((twins / "apfel" / "00.png").read_bytes())
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1"]
+    assert compare(twins, tmp_path / "out", *words) == 0
+    assert "warning: 5 photos in" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(photos, tmp_path, monkeypatch, capsys, no_training):
+    def run(problem, trial):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_engines, "run_trial", run)
+    assert compare(photos, tmp_path / "my out", "--seeds", "1") == 130
+    said = capsys.readouterr().err
+    assert "kadence: Stopped. Finished trials are in" in said
+    assert f"Go on with the same command: kadence compare {photos} --out '{tmp_path / 'my out'}'" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--strategies", "constant,cosin"], "Did you mean 'cosine'"),
+        (["--strategies", "constant"], "at least two strategies"),
+        (["--seeds", "0"], "`seeds` must be an integer from 1"),
+        (["--epochs", "0"], "`epochs` must be an integer >= 1"),
+        (["--split", "conv3"], "Did you mean 'tiny/conv1', 'tiny/conv2'"),
+        (["--jobs", "0"], "`jobs` must"),
+        (["--rates", "0"], "`rates` must"),
+        (["--ray-address", "auto"], "`ray_address` must be None unless"),
+    ],
+)
+def test_mistakes_are_one_message(photos, tmp_path, capsys, no_training, words, said):
+    assert compare(photos, tmp_path / "out", *words) == 1
+    one_message(capsys, said)
+    assert not no_training
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_of_the_user_is_overwritten(photos, tmp_path, capsys, no_training):
+    (tmp_path / "comparison.csv").write_text("mine")
+    assert compare(photos, tmp_path) == 1
+    one_message(capsys, "`out` must be new, or the folder of a comparison")
+    (tmp_path / "comparison.json").write_text("mine")
+    assert compare(photos, tmp_path) == 1
+    one_message(capsys, "`text` must be JSON of a comparison")
+    assert compare(photos, photos / "apfel") == 1
+    one_message(capsys, "`out` must not be in the folder of the photos")
+    assert compare(photos, tmp_path / "comparison.csv") == 1
+    one_message(capsys, "`out` must be a folder")
+
+
+def test_the_network_is_found_by_its_name():
+    model, groups = build_network("tiny", None, 32, False, 3)
+    assert model.output_shape == (None, 3)
+    assert groups.names == ["group_1", "group_2", "group_3"]
+    assert all(layer.trainable for layer in model._flatten_layers())
