@@ -33,7 +33,7 @@ ORDER = [
     "durations", "budgets",
     "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "callbacks",
-    "finder", "ensemble", "finetune", "compare",
+    "_suggestions", "range_test", "_randomness", "_restore", "_sweep", "finder", "ensemble", "finetune", "compare",
     "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "run", "predict",

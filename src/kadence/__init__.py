@@ -10,11 +10,13 @@ from kadence.budgets import scale_for_batch, solve_cycles  # noqa: E402
 from kadence.callbacks import LossNotFiniteError, RateRecorder  # noqa: E402
 from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import parse_duration  # noqa: E402
+from kadence.finder import lr_range_test  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
 from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
 from kadence.predict import Prediction, predict_photos  # noqa: E402
+from kadence.range_test import RangeTest  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
 from kadence.run import FineTuneRun, train_classifier  # noqa: E402
 from kadence.schedules import (  # noqa: E402
@@ -59,6 +61,7 @@ __all__ = [
     "Plan",
     "Polynomial",
     "Prediction",
+    "RangeTest",
     "RateRecord",
     "RateRecorder",
     "Schedule",
@@ -76,6 +79,7 @@ __all__ = [
     "join",
     "layer_decay",
     "load_backbone",
+    "lr_range_test",
     "one_cycle",
     "parse_duration",
     "plan",

@@ -24,6 +24,8 @@ _ATTRIBUTES = (
     "_eval_epoch_iterator",
     "_jax_state",
     "_jax_state_synced",
+    "_compile_loss",
+    "_compile_metrics",
 )
 _MISSING = object()
 
@@ -32,17 +34,39 @@ class ModelState:
     """A copy of a model's state on the host: weights, statistics, seed generators, metrics; not the optimizer.
 
     Args:
-        model: Built and compiled `keras.Model`.
+        model: Compiled `keras.Model`.
+        data: What to build it with if it is not built yet, as for `evaluate`.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, data: dict[str, Any]):
         self._model = model
         self._attributes = {name: vars(model).get(name, _MISSING) for name in _ATTRIBUTES}
+        self._arrays: list[tuple[keras.Variable, np.ndarray]] = []
+        self._modes: list[tuple[Any, bool]] = []
+        self._gradients: list[tuple[Any, Any]] = []
+        try:
+            self._take(data)
+        except BaseException:
+            self.put_back()
+            raise
+
+    def _take(self, data: dict[str, Any]) -> None:
+        model = self._model
+        # For loss and metrics that are not built, Keras looks at a batch first, which changes the order of the data.
+        loss, metrics = vars(model).get("_compile_loss"), vars(model).get("_compile_metrics")
+        if loss is not None and not loss.built:
+            again = type(loss)(loss._user_loss, loss._user_loss_weights, output_names=loss.output_names)
+            vars(model)["_compile_loss"] = again
+        if metrics is not None and not metrics.built:
+            wanted = metrics._user_metrics, metrics._user_weighted_metrics
+            vars(model)["_compile_metrics"] = type(metrics)(*wanted, output_names=metrics.output_names)
+        if not model.built:
+            model.evaluate(**data, steps=1, verbose=0)
         variables = {id(variable): variable for variable in [*model.variables, *model.metrics_variables]}
         self._arrays = [(v, np.array(keras.ops.convert_to_numpy(v.value))) for v in variables.values()]
-        on_torch = keras.backend.backend() == "torch"
-        self._modes = [(module, module.training) for module in model.modules()] if on_torch else []
-        self._gradients = [(v.value, v.value.grad) for v in model.trainable_variables] if on_torch else []
+        if keras.backend.backend() == "torch":
+            self._modes = [(module, module.training) for module in model.modules()]
+            self._gradients = [(v.value, v.value.grad) for v in model.trainable_variables]
 
     def put_back_variables(self) -> None:
         """Assign all variables; those of metrics that came later start anew."""
@@ -66,13 +90,14 @@ class ModelState:
 
 
 @contextlib.contextmanager
-def given_back(model: Any) -> Iterator[ModelState]:
+def given_back(model: Any, data: dict[str, Any]) -> Iterator[ModelState]:
     """Put the model back at the end, also after an error or Ctrl-C.
 
     Args:
-        model: Built and compiled `keras.Model`.
+        model: Compiled `keras.Model`.
+        data: What to build it with if it is not built yet, as for `evaluate`.
     """
-    state = ModelState(model)
+    state = ModelState(model, data)
     try:
         yield state
     finally:

@@ -74,8 +74,9 @@ def lr_range_test(
         seed = _checks.integer("seed", seed, minimum=0, unit="a seed")
     with preserved_randomness():
         drawn = int(np.random.randint(2**31 - 1)) if seed is None else seed  # noqa: NPY002
-        with given_back(model) as state:
-            test = _Test(model, state, x, y, batch_size, sweep_rates(lr_min, lr_max, n_steps), stop_factor, callbacks)
+        data = {"x": x, "y": y, "batch_size": batch_size}
+        with given_back(model, data) as state:
+            test = _Test(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, callbacks)
             plan = test.sweeps(per_group)
             curves = [test.run(name, run, drawn, *moves) for run in range(n_runs) for name, *moves in plan]
     return RangeTest(
@@ -100,15 +101,13 @@ class _Test:
         self,
         model: Any,
         state: ModelState,
-        x: Any,
-        y: Any,
-        batch_size: int | None,
+        data: dict[str, Any],
         rates: np.ndarray,
         stop_factor: float,
         callbacks: Sequence[keras.callbacks.Callback],
     ):
         self._model, self._state, self._callbacks = model, state, callbacks
-        self._data = {"x": x, "y": y, "batch_size": batch_size}
+        self._data = data
         self._n_steps, self._stop_factor = len(rates), stop_factor
         self._sweep = Sweep(model.optimizer, rates)
         self._sweep.build(model.trainable_variables)
