@@ -34,7 +34,7 @@ def seed_global(seed: int) -> None:
         seed: Integer from 0 to 2**31 - 1.
     """
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     if context := _tensorflow_context():
         # tf.random.set_seed would also forget where the random operations of the user are.
         context._seed, context._rng = seed, random.Random(seed)
@@ -46,8 +46,8 @@ def _python() -> Callable[[], Any]:
 
 
 def _numpy() -> Callable[[], Any]:
-    state = np.random.get_state()  # noqa: NPY002
-    return lambda: np.random.set_state(state)  # noqa: NPY002
+    state = np.random.get_state()
+    return lambda: np.random.set_state(state)
 
 
 def _keras() -> Callable[[], Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-
 #: What `fit` sets on a model, beside its variables.
 _ATTRIBUTES = (
     "optimizer",

@@ -57,12 +57,13 @@ class _SweptLossScale(keras.optimizers.LossScaleOptimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         position = self.inner_optimizer._position
-        following = keras.ops.convert_to_tensor(position) + 1
+        following = position + 1
         super().apply(grads, trainable_variables)
         position.assign(following)
 
     def stateless_apply(self, optimizer_variables: Any, grads: Any, trainable_variables: Any) -> tuple[Any, list[Any]]:
-        trained, state = super().stateless_apply(optimizer_variables, grads, trainable_variables)
+        base: Any = super()
+        trained, state = base.stateless_apply(optimizer_variables, grads, trainable_variables)
         state = list(state)
         place = next(i for i, v in enumerate(self.variables) if v is self.inner_optimizer._position)
         state[place] = optimizer_variables[place] + 1
@@ -112,6 +113,14 @@ class Sweep:
         self._initial = None if inner.built else [_copied(v) for v in self.optimizer.variables]
         self._take_over()
 
+    def has_variables(self, group: int) -> bool:
+        """Whether a group has trainable variables.
+
+        Args:
+            group: Index of the group.
+        """
+        return group in self._inner._group_settings.group_of.values()
+
     def begin(self, factors: Sequence[float], still: Sequence[float]) -> None:
         """Go back to the state before the first run, and set what moves in the next.
 
@@ -144,7 +153,7 @@ def _copied(variable: Any) -> np.ndarray:
 
 
 def layers_of(optimizer: Any) -> tuple[DiscriminativeOptimizer | None, Any]:
-    """The `DiscriminativeOptimizer` and the `LossScaleOptimizer` around the innermost optimizer, where there are any."""
+    """The `DiscriminativeOptimizer` and the `LossScaleOptimizer` around an optimizer, where there are any."""
     grouped = scale = None
     while hasattr(optimizer, "inner_optimizer"):
         if isinstance(optimizer, DiscriminativeOptimizer):

@@ -1,27 +1,29 @@
 """The learning-rate range test: a sweep over the rates, after which the model is as it was before."""
 
-import threading
 import types
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._batches import check_not_empty, no_data, one_batch
+from kadence._loss_curve import HeldOutLossCurve, LossCurve
 from kadence._randomness import preserved_randomness, seed_global
 from kadence._rates import sample_rates
 from kadence._restore import ModelState, given_back
-from kadence._suggestions import smoothing
 from kadence._sweep import Sweep, layers_of
 from kadence._updates import as_number, innermost
 from kadence.callbacks import EpochSeeds
-from kadence.range_test import Curve, RangeTest, sweep_rates
+from kadence.range_test import Curve, RangeTest, check_range, sweep_rates
 from kadence.schedules import Schedule
 
-#: What Keras says of data that is gone through again, or in its own order.
-_KNOWN = ("Your input ran out of data", "`shuffle=True` was passed, but will be ignored")
+#: What Keras says of data that is gone through again, or in an order of its own.
+_EXPECTED = ("Your input ran out of data", "`shuffle=True` was passed, but will be ignored")
+_FEWEST_STEPS = 20
 
 
 def lr_range_test(
@@ -42,84 +44,131 @@ def lr_range_test(
 ) -> RangeTest:
     """Train for a few steps at rates that grow from `lr_min` to `lr_max`, record the losses, and put everything back.
 
+    rate(step) = lr_min * (lr_max / lr_min) ** (step / (n_steps - 1))
+
+    The rates are computed in the compiled step. A stand-in with the settings and the state of the model's optimizer is
+    trained with, so the optimizer itself, and a schedule in it, is not touched. Weights, BatchNorm statistics, seed
+    generators, metrics, attributes that `fit` sets, and all global random generators are put back bit for bit, also
+    after an error or Ctrl-C: training goes on as if there had been no test. What a data pipeline keeps to itself cannot
+    be put back: a generator has moved on, a `tf.data` shuffle is in its next order.
+
     Args:
-        model: Compiled model, with any Keras optimizer.
-        x: Training data, whatever `fit` takes.
+        model: Compiled model with any Keras optimizer, in a `DiscriminativeOptimizer` or `LossScaleOptimizer` or not.
+            If it is not built, it is built with the first batch.
+        x: Training data, whatever `fit` takes. If it has too few batches it is gone through again, and `notes` of the
+            result says so; a generator can be gone through once only.
         y: Targets, where `x` does not hold them.
-        batch_size: In samples, where `x` is arrays; 32 if None.
+        batch_size: In samples, where `x` is arrays. Integer >= 1; None for 32.
         lr_min: First rate. Float > 0.
         lr_max: Last rate. Float > lr_min.
-        n_steps: Length of a sweep, in optimizer steps. Integer >= 20.
-        per_group: If False, all groups move together with their ratios kept, and the rates are those of
-            `optimizer.learning_rate`. If True, each group moves on its own while the others stand still at their
-            current rate.
+        n_steps: Length of a sweep, in optimizer steps. Integer >= 20. With gradient accumulation, a step is several
+            batches.
+        per_group: If False, all groups move together, their ratios kept, and the rates are those of
+            `optimizer.learning_rate`. If True, each group is swept on its own, while the others train on at their
+            current rates; a second sweep with the group at rate 0 shows what they did. That is 2 sweeps for each group.
         n_runs: Number of runs, each with a data order and dropout of its own. Integer >= 1.
-        validation_data: Data to take the losses from instead.
+        validation_data: Data to take the losses from, as `fit` takes it; None for the training batches. One batch of
+            it, with samples from all over its first 32 batches, is evaluated after each step.
         stop_factor: A sweep ends when the smoothed loss is above this factor times its lowest. Float > 1.
-        seed: Seed of data order and dropout. Integer >= 0, or None to draw one.
-        callbacks: Further Keras callbacks, given to each sweep.
+        seed: Seed of data order and dropout. Integer >= 0; None to draw one from NumPy's global generator.
+        callbacks: Further Keras callbacks, for each sweep; to them it is a `fit` of as many epochs as it takes.
 
     Returns:
         `RangeTest`.
+
+    Raises:
+        ValueError: If the model is not compiled, there is no data, an argument is out of range, or the optimizer cannot
+            be made from its own config.
+        TypeError: If an argument has the wrong type, or the optimizer is a wrapper that is not known.
+
+    Example:
+        >>> test = kadence.lr_range_test(model, x, y)
+        >>> test.suggest().rate, test.interval().rates["all"]
+
+    Source:
+        Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3, arXiv:1506.01186.
     """
-    lr_min = _checks.number("lr_min", lr_min, above=0.0)
-    lr_max = _checks.number("lr_max", lr_max, above=0.0)
-    if lr_max <= lr_min:
-        raise ValueError(_checks.sentence("lr_max", f"be > lr_min, which is {lr_min!r}", lr_max))
-    n_steps = _checks.integer("n_steps", n_steps, minimum=20, unit="in optimizer steps")
+    lr_min, lr_max = check_range(lr_min, lr_max)
+    n_steps = _checks.integer("n_steps", n_steps, minimum=_FEWEST_STEPS, unit="in optimizer steps")
     n_runs = _checks.integer("n_runs", n_runs, minimum=1, unit="a number of runs")
-    per_group = _checks.boolean("per_group", per_group)
+    _checks.boolean("per_group", per_group)
     stop_factor = _checks.number("stop_factor", stop_factor, above=1.0)
+    if batch_size is not None:
+        _checks.integer("batch_size", batch_size, minimum=1, unit="in samples")
     if seed is not None:
-        seed = _checks.integer("seed", seed, minimum=0, unit="a seed")
+        _checks.integer("seed", seed, minimum=0, unit="a seed")
+    _check_model(model, per_group)
+    check_not_empty(x)
+    _check_repeatable(x, 2 if per_group else 1, n_runs)
+    data = {"x": x, "y": y, "batch_size": batch_size}
     with preserved_randomness():
-        drawn = int(np.random.randint(2**31 - 1)) if seed is None else seed  # noqa: NPY002
-        data = {"x": x, "y": y, "batch_size": batch_size}
+        seed = int(np.random.randint(2**31 - 1)) if seed is None else int(seed)
+        held_out = None if validation_data is None else one_batch(validation_data, batch_size)
         with given_back(model, data) as state:
-            test = _Test(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, callbacks)
-            plan = test.sweeps(per_group)
-            curves = [test.run(name, run, drawn, *moves) for run in range(n_runs) for name, *moves in plan]
+            sweeper = _Sweeper(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, held_out)
+            moves = sweeper.moves(per_group)
+            curves = [(move, sweeper.run(move, run, seed, callbacks)) for run in range(n_runs) for move in moves]
     return RangeTest(
         lr_min,
         lr_max,
         n_steps,
         per_group,
-        test.current_rates,
-        test.multipliers,
-        [curve for curve in curves if curve.group],
-        [curve for curve in curves if not curve.group],
+        sweeper.current_rates,
+        sweeper.multipliers,
+        [curve for move, curve in curves if any(move.factors)],
+        [curve for move, curve in curves if not any(move.factors)],
         stop_factor,
-        drawn,
-        notes=test.notes,
+        seed,
+        "training" if held_out is None else "validation",
+        sweeper.notes(),
     )
 
 
-class _Test:
-    """A model with a swept stand-in for its optimizer, and the sweeps of it."""
+def _check_model(model: Any, per_group: bool) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(_checks.sentence("model", "be a keras.Model", model))
+    if not model.compiled or model.optimizer is None:
+        raise ValueError(_checks.sentence("model", "be compiled, with an optimizer", model.name, "Call compile first."))
+    grouped, _ = layers_of(model.optimizer)
+    if per_group and grouped is None:
+        remedy = "Compile the model with a kadence.DiscriminativeOptimizer."
+        raise ValueError(_checks.sentence("per_group", "be False for an optimizer without groups", per_group, remedy))
+
+
+def _check_repeatable(x: Any, n_sweeps: int, n_runs: int) -> None:
+    if n_sweeps * n_runs > 1 and isinstance(x, types.GeneratorType):
+        rule = "be data that can be gone through again, for several sweeps"
+        raise ValueError(_checks.sentence("x", rule, type(x).__name__, "Give arrays, a dataset or a PyDataset."))
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What a sweep does with each group: rate = factor * swept rate + still."""
+
+    name: str
+    factors: list[float]
+    still: list[float]
+
+
+class _Sweeper:
+    """A model with a swept stand-in for its optimizer."""
 
     def __init__(
-        self,
-        model: Any,
-        state: ModelState,
-        data: dict[str, Any],
-        rates: np.ndarray,
-        stop_factor: float,
-        callbacks: Sequence[keras.callbacks.Callback],
+        self, model: Any, state: ModelState, data: dict[str, Any], rates: np.ndarray, stop_factor: float, held_out: Any
     ):
-        self._model, self._state, self._callbacks = model, state, callbacks
-        self._data = data
-        self._n_steps, self._stop_factor = len(rates), stop_factor
-        self._sweep = Sweep(model.optimizer, rates)
-        self._sweep.build(model.trainable_variables)
+        self._model, self._state, self._data = model, state, data
         inner = innermost(model.optimizer)
-        self._accumulation = inner.gradient_accumulation_steps or 1
+        self._curve_settings = (len(rates), inner.gradient_accumulation_steps or 1, stop_factor)
+        self._held_out = held_out
+        self._passes: list[int] = []
         update = int(as_number(inner.iterations))
         self.current_rates = {name: float(r[0]) for name, r in sample_rates(model.optimizer, 1, update).items()}
         grouped, _ = layers_of(model.optimizer)
         factors = [1.0] if grouped is None else grouped.lr_multipliers
         factors = [float(f.at(update)) if isinstance(f, Schedule) else f for f in factors]
         self.multipliers = dict(zip(self.current_rates, factors, strict=True))
-        self.notes: list[str] = []
+        self._sweep = Sweep(model.optimizer, rates)
+        self._sweep.build(model.trainable_variables)
         # JAX finds a compiled step by its function: this one must not be taken for that of another optimizer.
         step = model.train_step
         vars(model).update(
@@ -130,102 +179,51 @@ class _Test:
             _initial_epoch=None,
         )
 
-    def sweeps(self, per_group: bool) -> list[tuple[str, list[float], list[float]]]:
-        """What moves in each sweep of a run: name, factors on the swept rate, rates that stand still."""
-        n_groups, current = len(self.current_rates), list(self.current_rates.values())
+    def moves(self, per_group: bool) -> list[_Move]:
+        """The sweeps of a run."""
+        current, n_groups = list(self.current_rates.values()), len(self.current_rates)
         if not per_group:
-            return [("all", list(self.multipliers.values()), [0.0] * n_groups)]
-        alone = [
-            (name, [float(i == g) for i in range(n_groups)], [0.0 if i == g else r for i, r in enumerate(current)])
-            for g, name in enumerate(self.current_rates)
-        ]
-        return [("", [0.0] * n_groups, current), *alone]
+            return [_Move("all", list(self.multipliers.values()), [0.0] * n_groups)]
+        moves = []
+        for own, name in enumerate(self.current_rates):
+            if self._sweep.has_variables(own):
+                still = [0.0 if other == own else rate for other, rate in enumerate(current)]
+                moves += [_Move(name, [float(other == own) for other in range(n_groups)], still)]
+                moves += [_Move(name, [0.0] * n_groups, still)]
+        return moves
 
-    def run(self, name: str, run: int, seed: int, factors: list[float], still: list[float]) -> Curve:
-        """One sweep."""
+    def run(self, move: _Move, run: int, seed: int, callbacks: Sequence[keras.callbacks.Callback]) -> Curve:
+        """One sweep, from the state before the test."""
         self._state.put_back_variables()
-        self._sweep.begin(factors, still)
+        self._sweep.begin(move.factors, move.still)
         run_seed = int(np.random.default_rng([seed, run]).integers(2**31))
         seed_global(run_seed)
-        losses = _Losses(self._n_steps, self._accumulation, self._stop_factor)
-        total = self._n_steps * self._accumulation
-        # An epoch has at least one batch; a generator begins at its first two batches in every epoch, so has one epoch.
-        epochs = 1 if isinstance(self._data["x"], types.GeneratorType) else total
+        settings, batch = self._curve_settings, self._held_out
+        losses = LossCurve(*settings) if batch is None else HeldOutLossCurve(*settings, batch)
+        # Keras begins each epoch of a generator at its first two batches, which it keeps.
+        epochs = 1 if isinstance(self._data["x"], types.GeneratorType) else settings[0] * settings[1]
+        try:
+            self._fit(epochs, [EpochSeeds(run_seed), losses, *callbacks])
+        finally:
+            losses.close()
+        self._passes = max(self._passes, losses.passes, key=len)
+        if not any(losses.passes):
+            raise no_data(self._data["x"])
+        return Curve(move.name, run, np.array(losses.losses), losses.stopped)
+
+    def _fit(self, epochs: int, callbacks: list[keras.callbacks.Callback]) -> None:
         with warnings.catch_warnings():
-            for message in _KNOWN:
+            for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
-            try:
-                callbacks = [EpochSeeds(run_seed), losses, *self._callbacks]
-                self._model.fit(**self._data, epochs=epochs, verbose=0, callbacks=callbacks)
-            finally:
-                losses.close()
-        return Curve(name, run, np.array(losses.losses), losses.stopped)
+            self._model.fit(**self._data, epochs=epochs, verbose=0, callbacks=callbacks)
 
-
-class _Losses(keras.callbacks.Callback):
-    """The loss of each step of a sweep, from the running mean that Keras logs; ends the sweep."""
-
-    #: Keras may call `on_train_batch_end` from a thread of its own, so that the device is not waited for.
-    async_safe = True
-
-    def __init__(self, n_steps: int, accumulation: int, stop_factor: float):
-        super().__init__()
-        self._model: Any
-        self._n_steps, self._accumulation, self._stop_factor = n_steps, accumulation, stop_factor
-        self._beta = smoothing(n_steps)
-        self._average, self._best = 0.0, np.inf
-        self._lock, self._closed = threading.Lock(), False
-        self._batches_before = 0
-        self._micro: list[float] = []
-        self.losses: list[float] = []
-        self.stopped = "data"
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start a running mean."""
-        self._means: dict[int, float] = {}
-        self._mean, self._n_read = 0.0, 0
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Let the last batch be the last, on time: what follows runs behind."""
-        if self._batches_before + batch + 1 >= self._n_steps * self._accumulation:
-            self._model.stop_training = True
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Read the losses as far as they are there without a gap."""
-        with self._lock:
-            self._means[batch] = float((logs or {})["loss"])
-            while not self._closed and self._n_read in self._means:
-                mean, n = self._means[self._n_read], self._n_read
-                self._micro.append(mean * (n + 1) - self._mean * n)
-                self._mean, self._n_read = mean, n + 1
-                if len(self._micro) == self._accumulation:
-                    self._add(float(np.mean(self._micro)))
-                    self._micro = []
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Go on with the data from its start, unless the sweep is over or the data is used up."""
-        self._batches_before += len(self._means)
-        done = self._batches_before >= self._n_steps * self._accumulation
-        self._model.stop_training = self._closed or done or not self._means
-
-    def close(self) -> None:
-        """Take no notice of what comes later."""
-        with self._lock:
-            self._closed = True
-
-    def _add(self, loss: float) -> None:
-        if not np.isfinite(loss):
-            self._stop("not finite")
-            return
-        self.losses.append(loss)
-        self._average = self._beta * self._average + (1 - self._beta) * loss
-        smoothed = self._average / (1 - self._beta ** len(self.losses))
-        self._best = min(self._best, smoothed)
-        if smoothed > self._best + (self._stop_factor - 1.0) * abs(self._best):
-            self._stop("rose")
-        elif len(self.losses) == self._n_steps:
-            self._stop("end")
-
-    def _stop(self, why: str) -> None:
-        self.stopped, self._closed = why, True
-        self._model.stop_training = True
+    def notes(self) -> list[str]:
+        """What should be known of the data."""
+        n_steps, accumulation, _ = self._curve_settings
+        batches, needed = self._passes[0], n_steps * accumulation
+        if len(self._passes) > 1:
+            count = f"{batches} batch{'es' * (batches != 1)}"
+            return [f"The data has {count}, a sweep {needed}: it was gone through {len(self._passes)} times."]
+        if batches < needed and isinstance(self._data["x"], types.GeneratorType):
+            return [f"The generator ended after {batches} of {needed} batches."]
+        return []

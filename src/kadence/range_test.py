@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kadence import _checks
-from kadence._suggestions import RULES, doubt, kept, smooth, smoothing
+from kadence._answers import Interval, Suggestion
+from kadence._suggestions import RULES, doubt, kept, rates_that_learn, smooth, smoothing
 
 #: Why a sweep ended -> what is said of it.
 STOPS = {
@@ -18,6 +19,8 @@ STOPS = {
     "not finite": "the loss was not finite any more",
     "data": "the data ended",
 }
+_PLAIN = ("lr_min", "lr_max", "n_steps", "per_group", "current_rates", "multipliers", "stop_factor", "seed", "loss")
+_CURVES = ("curves", "baselines")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +28,14 @@ class Curve:
     """The losses of one sweep.
 
     Args:
-        group: The group that moved; "all" where all moved together, "" where none did.
+        group: The group that was swept; "all" where all were, together.
         run: Number of the run, from 0.
-        losses: Loss of each optimizer step, before its update. Array of shape (n,), float64, finite.
-        stopped: Why it ended: "end", "rose", "not finite" or "data".
+        losses: Loss at each optimizer step. Array of shape (n,), float64, finite.
+        stopped: Why the sweep ended: "end" (it went through), "rose" (the smoothed loss is above `stop_factor` times
+            its lowest), "not finite" (the loss), or "data" (it was used up).
+
+    Raises:
+        ValueError: If a loss is not finite, or `stopped` is something else.
     """
 
     group: str
@@ -38,64 +45,10 @@ class Curve:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", np.asarray(self.losses, np.float64))
+        _checks.integer("run", self.run, minimum=0, unit="the number of a run")
         _checks.one_of("stopped", self.stopped, list(STOPS))
         if self.losses.ndim != 1 or not np.isfinite(self.losses).all():
             raise ValueError(_checks.sentence("losses", "be a list of finite numbers", self.losses.tolist()))
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """What a rule answers, or why it does not.
-
-    Args:
-        rule: Name of the rule.
-        rates: Group -> the suggested rate, or None where there is no clear answer. Where all groups moved together the
-            only key is "all", and its rate is that of `optimizer.learning_rate`.
-        reasons: Group -> why there is no clear answer, for the groups that have none.
-        multipliers: Group -> its factor on the rate of "all".
-    """
-
-    rule: str
-    rates: Mapping[str, float | None]
-    reasons: Mapping[str, str]
-    multipliers: Mapping[str, float]
-
-    @property
-    def rate(self) -> float | None:
-        """The base rate, where all groups moved together; None where there is no clear answer."""
-        if list(self.rates) != ["all"]:
-            rule = "come from a test in which all groups moved together"
-            raise ValueError(_checks.sentence("rate", rule, dict(self.rates), "Take `learning_rates()` instead."))
-        return self.rates["all"]
-
-    def learning_rates(self, fallback: Mapping[str, float] | None = None) -> list[float]:
-        """One rate per group, as `DiscriminativeOptimizer(learning_rates=...)` takes it.
-
-        Args:
-            fallback: Group -> the rate of a group without a clear answer, such as `RangeTest.current_rates`.
-
-        Returns:
-            List of one float per group.
-
-        Raises:
-            ValueError: If a group has no clear answer and no fallback.
-        """
-        joint = "all" in self.rates
-        found: dict[str, float | None] = {
-            name: _times(self.rates["all"], factor) if joint else self.rates[name]
-            for name, factor in self.multipliers.items()
-        }
-        filled = {name: (fallback or {}).get(name) if rate is None else rate for name, rate in found.items()}
-        missing = [name for name, rate in filled.items() if rate is None]
-        if missing:
-            why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-            rule = f"have a clear answer for {', '.join(missing)}, or a fallback"
-            raise ValueError(_checks.sentence("suggestion", rule, dict(self.rates), f"{why}."))
-        return [float(rate) for rate in filled.values() if rate is not None]
-
-
-def _times(rate: float | None, factor: float) -> float | None:
-    return None if rate is None else rate * factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +59,14 @@ class RangeTest:
         lr_min: First rate of the sweep. Float > 0.
         lr_max: Last rate of the sweep. Float > lr_min.
         n_steps: Length of the sweep, in optimizer steps. Integer >= 2.
-        per_group: Whether each group moved on its own.
-        current_rates: Group -> the rate that it stands at in the compiled optimizer.
-        multipliers: Group -> its factor on the swept rate where all moved together.
+        per_group: Whether each group was swept on its own.
+        current_rates: Group -> its rate in the compiled optimizer, at the time of the test.
+        multipliers: Group -> its factor on the swept rate where all groups moved together.
         curves: The sweeps, a `Curve` for each group and run.
-        baselines: The same steps with all rates standing still, a `Curve` for each run; empty unless `per_group`.
+        baselines: The same steps with this group at rate 0, a `Curve` for each group and run, if `per_group`.
         stop_factor: The sweep ends when the smoothed loss is above this factor times its lowest. Float > 1.
-        seed: Seed of data order and dropout.
-        loss: "training" or "validation": what the losses are of.
+        seed: Seed of data order and dropout. Integer >= 0.
+        loss: What the losses are of, "training" or "validation".
         notes: Sentences on what should be known of the test.
     """
 
@@ -134,7 +87,19 @@ class RangeTest:
         for name in ("curves", "baselines", "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("current_rates", "multipliers"):
-            object.__setattr__(self, name, {key: float(rate) for key, rate in getattr(self, name).items()})
+            checked = {key: _checks.number(name, rate, minimum=0.0) for key, rate in getattr(self, name).items()}
+            object.__setattr__(self, name, checked)
+        check_range(self.lr_min, self.lr_max)
+        _checks.integer("n_steps", self.n_steps, minimum=2, unit="in optimizer steps")
+        _checks.boolean("per_group", self.per_group)
+        _checks.one_of("loss", self.loss, ("training", "validation"))
+        _checks.number("stop_factor", self.stop_factor, above=1.0)
+        _checks.integer("seed", self.seed, minimum=0, maximum=2**63 - 1, unit="a seed")
+        for curve in (*self.curves, *self.baselines):
+            _checks.one_of("group", curve.group, self.names)
+            if len(curve.losses) > self.n_steps:
+                rule = f"have at most n_steps={self.n_steps} losses"
+                raise ValueError(_checks.sentence("curves", rule, len(curve.losses)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RangeTest) and self.to_json() == other.to_json()
@@ -146,14 +111,35 @@ class RangeTest:
 
     @property
     def names(self) -> list[str]:
-        """What moved: the groups, or "all"."""
+        """What was swept: the groups, or "all"."""
         return list(self.multipliers) if self.per_group else ["all"]
 
-    def losses(self, name: str = "all") -> np.ndarray:
-        """The mean loss over the runs at each step, as long as all of them went on.
+    def runs(self, name: str = "all") -> list[np.ndarray]:
+        """The losses of each run of a group, cut to the shortest.
 
-        Where groups moved on their own, the others went on learning at their own rates. What they did is taken off: the
-        loss of the same steps with this group at its own rate too, but for a constant.
+        Where a group was swept on its own, the others went on learning at their own rates. What they did is taken off:
+        a loss is that of the sweep less that of the same step with this group at rate 0, plus the mean of the latter.
+
+        Args:
+            name: A group, or "all".
+
+        Returns:
+            A list of arrays of shape (n,), one per run; empty for a group without trainable weights.
+
+        Raises:
+            ValueError: If there is no such group.
+        """
+        _checks.one_of("name", name, self.names)
+        swept = [curve.losses for curve in self.curves if curve.group == name]
+        bases = [curve.losses for curve in self.baselines if curve.group == name]
+        length = min(map(len, [*swept, *bases]), default=0)
+        if not bases or not length:
+            return [losses[:length] for losses in swept]
+        pairs = zip(swept, bases, strict=True)
+        return [losses[:length] - base[:length] + base[:length].mean() for losses, base in pairs]
+
+    def losses(self, name: str = "all") -> np.ndarray:
+        """The mean over the runs of what `runs` gives.
 
         Args:
             name: A group, or "all".
@@ -161,19 +147,13 @@ class RangeTest:
         Returns:
             Array of shape (n,), float64.
         """
-        raw = {curve.run: curve.losses for curve in self.curves if curve.group == name}
-        if not raw:
-            return np.zeros(0)
-        bases = {curve.run: curve.losses for curve in self.baselines}
-        length = min(map(len, [*raw.values(), *bases.values()]))
-        mean = np.mean([losses[:length] for losses in raw.values()], axis=0)
-        if not bases or not length:
-            return mean
-        base = np.mean([losses[:length] for losses in bases.values()], axis=0)
-        return mean - base + base.mean()
+        return np.mean(self.runs(name) or [np.zeros(0)], axis=0)
 
     def smoothed(self, name: str = "all") -> np.ndarray:
-        """The losses of `losses`, smoothed by an exponential moving average as in fastai.
+        """The losses of `losses` as an exponential moving average, without the bias of its start.
+
+        average = beta * average + (1 - beta) * loss, divided by 1 - beta ** (step + 1), with
+        beta = 0.98 ** (100 / n_steps): that of fastai in 100 steps, and as many decades of rates in any other number.
 
         Args:
             name: A group, or "all".
@@ -182,6 +162,26 @@ class RangeTest:
             Array of shape (n,), float64.
         """
         return smooth(self.losses(name), smoothing(self.n_steps))
+
+    def doubt(self, name: str = "all") -> str:
+        """Why there is no clear answer for a group.
+
+        An answer is clear if the raw losses up to the lowest smoothed one fall beyond their noise, by Kendall's test of
+        a trend (z < -3).
+
+        Args:
+            name: A group, or "all".
+
+        Returns:
+            The reason, or an empty string where the answer is clear.
+        """
+        stops = [curve.stopped for curve in self.curves if curve.group == name]
+        if not stops:
+            return "it has no trainable weights"
+        losses = self.losses(name)
+        part = kept(len(losses), self.n_steps)
+        shortest = min((c for c in self.curves if c.group == name), key=lambda curve: len(curve.losses))
+        return doubt(losses[part], self.smoothed(name)[part], shortest.stopped)
 
     def suggest(self, rule: str = "valley") -> Suggestion:
         """The rate that a rule reads from the smoothed curve.
@@ -208,16 +208,35 @@ class RangeTest:
             range test is of Smith 2017, section 3.3, arXiv:1506.01186.
         """
         apply = RULES[_checks.one_of("rule", rule, list(RULES))]
-        rates: dict[str, float | None] = {}
-        reasons: dict[str, str] = {}
+        reasons = {name: self.doubt(name) for name in self.names}
+        rates: dict[str, float | None] = dict.fromkeys(self.names)
         for name in self.names:
-            part = kept(len(self.losses(name)), self.n_steps)
-            losses, smoothed = self.losses(name)[part], self.smoothed(name)[part]
-            reason = doubt(losses, smoothed)
-            rates[name] = None if reason else apply(self.rates[part], smoothed, self.n_steps / 100)
-            if reason:
-                reasons[name] = reason
-        return Suggestion(rule, rates, reasons, self.multipliers)
+            if not reasons[name]:
+                smoothed = self.smoothed(name)
+                part = kept(len(smoothed), self.n_steps)
+                rates[name] = apply(self.rates[part], smoothed[part], self.n_steps / 100)
+        return Suggestion(rule, rates, {name: why for name, why in reasons.items() if why}, self.multipliers)
+
+    def interval(self) -> Interval:
+        """The rates that learn: from where a tenth of the fall of the loss is done to where the loss is lowest.
+
+        They are those that nine of ten curves agree on; each run is resampled, block by block of its residuals.
+
+        Returns:
+            `Interval`; None, with the reason, for a group without a clear answer or without such rates.
+
+        Source:
+            The wild bootstrap of Liu 1988, Annals of Statistics 16, on blocks as in Shao 2010, JASA 105.
+        """
+        reasons = {name: self.doubt(name) for name in self.names}
+        rates: dict[str, tuple[float, float] | None] = dict.fromkeys(self.names)
+        for name in self.names:
+            if not reasons[name]:
+                runs = self.runs(name)
+                part = kept(len(runs[0]), self.n_steps)
+                rates[name] = rates_that_learn(self.rates[part], [losses[part] for losses in runs], self.n_steps)
+                reasons[name] = "" if rates[name] else "the runs do not agree on any rate; more steps or runs may tell"
+        return Interval(rates, {name: why for name, why in reasons.items() if why})
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -225,7 +244,7 @@ class RangeTest:
             "kadence": "range test",
             "version": 1,
             **{name: getattr(self, name) for name in _PLAIN},
-            **{name: [_curve_to_dict(curve) for curve in getattr(self, name)] for name in ("curves", "baselines")},
+            **{name: [_curve_to_dict(curve) for curve in getattr(self, name)] for name in _CURVES},
             "notes": list(self.notes),
         }
         return json.dumps(content)
@@ -250,17 +269,36 @@ class RangeTest:
             content: Any = json.loads(text)
             if not isinstance(content, dict) or content.get("kadence") != "range test" or content.get("version") != 1:
                 raise ValueError(_checks.sentence("text", rule, text[:80]))
-            curves = {name: [Curve(**curve) for curve in content[name]] for name in ("curves", "baselines")}
-            return cls(**{name: content[name] for name in _PLAIN}, **curves, notes=content["notes"])
+            values: dict[str, Any] = {name: content[name] for name in _PLAIN}
+            values |= {name: [Curve(**curve) for curve in content[name]] for name in _CURVES}
+            return cls(**values, notes=content["notes"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(_checks.sentence("text", rule, text[:80])) from error
 
 
-_PLAIN = ("lr_min", "lr_max", "n_steps", "per_group", "current_rates", "multipliers", "stop_factor", "seed", "loss")
-
-
 def _curve_to_dict(curve: Curve) -> dict[str, Any]:
     return {"group": curve.group, "run": curve.run, "losses": curve.losses.tolist(), "stopped": curve.stopped}
+
+
+def check_range(lr_min: Any, lr_max: Any) -> tuple[float, float]:
+    """The two ends of a sweep as floats, lr_max > lr_min > 0.
+
+    Args:
+        lr_min: First rate. Float > 0.
+        lr_max: Last rate. Float > lr_min.
+
+    Returns:
+        The pair (lr_min, lr_max).
+
+    Raises:
+        ValueError: If `lr_min` is not positive, or `lr_max <= lr_min`.
+        TypeError: If one is not a number.
+    """
+    lr_min = _checks.number("lr_min", lr_min, above=0.0)
+    lr_max = _checks.number("lr_max", lr_max, above=0.0)
+    if lr_max <= lr_min:
+        raise ValueError(_checks.sentence("lr_max", f"be > lr_min, which is {lr_min!r}", lr_max))
+    return lr_min, lr_max
 
 
 def sweep_rates(lr_min: float, lr_max: float, n_steps: int) -> np.ndarray:
