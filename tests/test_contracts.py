@@ -37,8 +37,8 @@ ORDER = [
     "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "finder", "ensemble", "finetune", "compare",
     "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
-    "settings", "classifier", "run", "predict",
-    "_terminal", "_schedule_commands", "cli", "__main__", "__init__",
+    "settings", "classifier", "_setup", "_rate_search", "run", "predict",
+    "_terminal", "_schedule_commands", "_flags", "_find_command", "cli", "__main__", "__init__",
 ]
 # fmt: on
 

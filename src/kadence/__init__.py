@@ -14,7 +14,7 @@ from kadence.finder import lr_range_test  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
-from kadence.plots import plot_history, plot_rates, plot_schedule  # noqa: E402
+from kadence.plots import plot_history, plot_range_test, plot_rates, plot_schedule  # noqa: E402
 from kadence.predict import Prediction, predict_photos  # noqa: E402
 from kadence.range_test import RangeTest  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
@@ -84,6 +84,7 @@ __all__ = [
     "parse_duration",
     "plan",
     "plot_history",
+    "plot_range_test",
     "plot_rates",
     "plot_schedule",
     "predict_photos",

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,13 +16,15 @@ import numpy as np
 
 from kadence import _checks
 from kadence._findings import mid_cycle
+from kadence._rate_search import store_test, stored_test
+from kadence._setup import Photos, compile_classifier, load_photos
 from kadence.batch_norm import recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, save_model
 from kadence.classifier import build_classifier, rates_of
-from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
+from kadence.data import ImageBatches
 from kadence.durations import run_length
+from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
-from kadence.optimizer import DiscriminativeOptimizer
 from kadence.plots import save_run_pictures
 from kadence.records import RateRecord, write_text
 from kadence.schedules import Schedule
@@ -52,37 +52,25 @@ class FineTuneRun:
     rates: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class _Photos:
-    train: ImageFolder
-    validation: ImageFolder
-
-    def fingerprint(self) -> str:
-        """Digest of the names, labels and sizes of all photos."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation):
-            for path, label in zip(part.paths, part.labels, strict=True):
-                digest.update(os.fsencode(path.relative_to(part.folder)))
-                digest.update(f"\0{label}\0{path.stat().st_size}\n".encode())
-        return digest.hexdigest()
-
-
 def train_classifier(
     settings: FineTuneSettings,
     folder: str | Path,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    find_callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FineTuneRun:
     """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
 
     The run folder then holds `model.keras` (the epoch with the best validation accuracy), `labels.json`, `run.json`,
-    `history.csv`, `rates.json`, `rates.png` and `curves.png`.
+    `history.csv`, `rates.json`, `rates.png` and `curves.png`; and `range_test.json` and `range_test.png`, where the rates
+    were found.
 
     Args:
         settings: The `FineTuneSettings`.
         folder: Run folder to make, or to go on with.
         resume: Whether to go on after the last finished epoch of `folder`.
         callbacks: Further Keras callbacks.
+        find_callbacks: Further Keras callbacks for the range test, where the settings ask for one.
 
     Returns:
         `FineTuneRun`.
@@ -90,14 +78,15 @@ def train_classifier(
     Raises:
         FileExistsError: If `folder` exists and `resume` is False.
         FileNotFoundError: If `resume` is True and there is no run in `folder`.
-        ValueError: If the photos or the settings do not make a run, or a resumed run had other settings or photos.
+        ValueError: If the photos or the settings do not make a run, a resumed run had other settings or photos, or the
+            range test has no clear answer.
         LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
     """
     folder = Path(folder)
     before = _check_folder(folder, resume, settings)
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
-    photos = _load_photos(settings)
+    photos = load_photos(settings)
     if before is not None:
         _check_same_run(before, settings, photos)
     batches = ImageBatches(photos.train, settings.image_size, settings.batch_size, shuffle=True, seed=settings.seed)
@@ -105,13 +94,16 @@ def train_classifier(
     model, groups = build_classifier(settings, len(photos.train.class_names))
     rates = rates_of(settings, groups)
     schedule = settings.make_schedule(max(rates), len(batches))
-    model.compile(
-        DiscriminativeOptimizer(settings.make_optimizer(schedule), groups, learning_rates=rates),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    compile_classifier(model, settings, groups, rates, schedule)
     warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    if settings.find_rates:
+        test = stored_test(folder) or lr_range_test(model, batches, seed=settings.seed, callbacks=find_callbacks)
+        rates = test.suggest().learning_rates()
+        schedule = settings.make_schedule(max(rates), len(batches))
+        compile_classifier(model, settings, groups, rates, schedule)
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.find_rates:
+        store_test(test, folder)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     write_text(folder / "run.json", json.dumps(_description(settings, photos), ensure_ascii=False, indent=1))
     for left in folder.glob("*.part*"):  # by a kill
@@ -157,13 +149,6 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
         warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
-def _load_photos(settings: FineTuneSettings) -> _Photos:
-    train = scan_folder(settings.photos, strict=settings.strict)
-    if settings.validation is None:
-        return _Photos(*split_validation(train, settings.validation_fraction, settings.seed))
-    return _Photos(train, scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names))
-
-
 def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
     """The description of the run to go on with, or None for a new run."""
     description = folder / "run.json"
@@ -196,12 +181,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     raise ValueError(_checks.sentence("run.json", "be the description of a run", str(path), remedy))
 
 
-def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: _Photos) -> None:
+def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: Photos) -> None:
     now = _description(settings, photos)
+    # A run of an earlier version knows nothing of the settings that came later.
+    defaults = json.loads(json.dumps(dataclasses.asdict(FineTuneSettings(photos=""))))
     changed = [
         f"{name} was {before['settings'].get(name)!r}, is {value!r}"
         for name, value in now["settings"].items()
-        if before["settings"].get(name) != value
+        if before["settings"].get(name, defaults[name]) != value
     ]
     changed += [f"the {key} are others" for key in ("photos",) if before.get(key) != now[key]]
     if changed:
@@ -210,7 +197,7 @@ def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: 
         )
 
 
-def _description(settings: FineTuneSettings, photos: _Photos) -> dict[str, Any]:
+def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
     return {
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
         "photos": {
