@@ -34,7 +34,7 @@ ORDER = [
     "_updates", "_optimizer_checks", "optimizer", "_rates", "records", "_planned_run", "_findings", "plan",
     "_traps", "doctor", "callbacks",
     "_suggestions", "_answers", "range_test",
-    "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "finder", "ensemble", "finetune", "compare",
+    "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "_sweeper", "finder", "ladders", "ensemble", "finetune", "compare",
     "plots", "report", "data", "digits",
     "batch_norm", "_pth", "_efficientnet_lite", "backbones",
     "settings", "classifier", "_setup", "_rate_search", "run", "predict",

@@ -12,6 +12,7 @@ from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import parse_duration  # noqa: E402
 from kadence.finder import lr_range_test  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
+from kadence.ladders import LadderTest, lr_ladder_test  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
 from kadence.plots import plot_history, plot_range_test, plot_rates, plot_schedule  # noqa: E402
@@ -53,6 +54,7 @@ __all__ = [
     "FineTuneRun",
     "FineTuneSettings",
     "InverseSquareRoot",
+    "LadderTest",
     "LayerGroup",
     "LayerGroups",
     "Linear",
@@ -79,6 +81,7 @@ __all__ = [
     "join",
     "layer_decay",
     "load_backbone",
+    "lr_ladder_test",
     "lr_range_test",
     "one_cycle",
     "parse_duration",

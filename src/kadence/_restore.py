@@ -18,6 +18,7 @@ _ATTRIBUTES = (
     "train_step",
     "steps_per_execution",
     "stop_training",
+    "stop_evaluating",
     "history",
     "_initial_epoch",
     "_eval_epoch_iterator",
