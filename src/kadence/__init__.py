@@ -15,13 +15,22 @@ from kadence.doctor import check, check_file  # noqa: E402
 from kadence.durations import minutes_to_steps, parse_duration  # noqa: E402
 from kadence.ensemble import SnapshotEnsemble  # noqa: E402
 from kadence.features import CachedFeatures, FeatureBatches, cache_features  # noqa: E402
+from kadence.finder import lr_range_test  # noqa: E402
 from kadence.freezing import freeze_to, unfreeze  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
+from kadence.ladders import LadderTest, lr_ladder_test  # noqa: E402
 from kadence.multipliers import gradual_multipliers  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
-from kadence.plots import plot_comparison, plot_history, plot_rates, plot_schedule  # noqa: E402
+from kadence.plots import (  # noqa: E402
+    plot_comparison,
+    plot_history,
+    plot_range_test,
+    plot_rates,
+    plot_schedule,
+)
 from kadence.predict import Prediction, predict_photos  # noqa: E402
+from kadence.range_test import RangeTest  # noqa: E402
 from kadence.records import RateRecord  # noqa: E402
 from kadence.run import FineTuneRun, train_classifier  # noqa: E402
 from kadence.schedules import (  # noqa: E402
@@ -64,6 +73,7 @@ __all__ = [
     "FineTuneSettings",
     "GradualUnfreeze",
     "InverseSquareRoot",
+    "LadderTest",
     "LayerGroup",
     "LayerGroups",
     "Linear",
@@ -72,6 +82,7 @@ __all__ = [
     "Plan",
     "Polynomial",
     "Prediction",
+    "RangeTest",
     "RateRecord",
     "RateRecorder",
     "Schedule",
@@ -96,12 +107,15 @@ __all__ = [
     "join",
     "layer_decay",
     "load_backbone",
+    "lr_ladder_test",
+    "lr_range_test",
     "minutes_to_steps",
     "one_cycle",
     "parse_duration",
     "plan",
     "plot_comparison",
     "plot_history",
+    "plot_range_test",
     "plot_rates",
     "plot_schedule",
     "predict_augmented",

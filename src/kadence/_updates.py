@@ -77,16 +77,19 @@ class UpdatesByGroup(_MixinBase):
     _group_now: int | None = None
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
-        base, step = self._base_rate(), self.iterations
-        factors = [f(step) if isinstance(f, Schedule) else f for f in self._group_settings.multipliers]
-        # A factor of 1 leaves the base rate as it is, so that one group is the plain optimizer bit for bit.
-        rates = [base if isinstance(f, float) and f == 1.0 else base * f for f in factors]
-        self._rates_now = (base, rates)
+        self._rates_now = self._rates_of_groups()
         try:
-            with self._scheduled_hyperparameters(step):
+            with self._scheduled_hyperparameters(self.iterations):
                 super()._backend_apply_gradients(grads, trainable_variables)
         finally:
             self._rates_now = None
+
+    def _rates_of_groups(self) -> tuple[Any, list[Any]]:
+        """The base rate and each group's rate at this update."""
+        base, step = self._base_rate(), self.iterations
+        factors = [f(step) if isinstance(f, Schedule) else f for f in self._group_settings.multipliers]
+        # A factor of 1 leaves the base rate as it is, so that one group is the plain optimizer bit for bit.
+        return base, [base if isinstance(f, float) and f == 1.0 else base * f for f in factors]
 
     def _base_rate(self) -> Any:
         if isinstance(self._learning_rate, KerasSchedule):

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kadence._compare_command import add_compare
+from kadence._find_command import add_find
+from kadence._flags import DEFAULTS, add_backbone, add_photos, add_training, settings_of
+from kadence._rate_search import FIND_STEPS
 from kadence._schedule_commands import add_plan, add_schedule
 from kadence._terminal import (
     add_command,
@@ -18,21 +21,19 @@ from kadence._terminal import (
     rich_table,
     say,
     show_warnings,
-    words,
     write_line,
 )
 from kadence.backbones import backbone_names
 from kadence.callbacks import LossNotFiniteError
-from kadence.callbacks.progress import ProgressDisplay
+from kadence.callbacks.progress import ProgressDisplay, SweepDisplay
 from kadence.classifier import build_classifier, rates_of
 from kadence.doctor import check_file
 from kadence.predict import accuracy, predict_photos
 from kadence.records import write_text
 from kadence.replicas import find_replicas
 from kadence.run import FineTuneRun, train_classifier
-from kadence.settings import BATCH_NORM, OPTIMIZERS, SCHEDULES, FineTuneSettings
+from kadence.settings import SCHEDULES, FineTuneSettings
 
-_DEFAULTS = FineTuneSettings(photos="")
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, LossNotFiniteError)
 
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_finetune(commands)
     add_compare(commands)
+    add_find(commands)
     add_schedule(commands)
     add_plan(commands)
     _add_groups(commands)
@@ -80,44 +82,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_backbone(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--backbone", default=_DEFAULTS.backbone, help="pretrained network; `kadence groups` lists them"
-    )
-    parser.add_argument("--split", type=words, metavar="LAYER,LAYER", help="first layers of the later groups")
-    parser.add_argument("--image-size", type=int, default=_DEFAULTS.image_size, help="side of the images in pixels")
-
-
 def _add_finetune(commands: Any) -> None:
     parser = add_command(commands, "finetune", _finetune, "fine-tune a pretrained network on a folder of photos")
-    parser.add_argument("photos", help="folder with one folder of photos per class")
-    held_out = parser.add_mutually_exclusive_group()
-    held_out.add_argument("--validation", metavar="DIR", help="folder of the same form to validate on")
-    held_out.add_argument("--validation-fraction", type=float, default=_DEFAULTS.validation_fraction, help="held out")
-    _add_backbone(parser)
+    add_photos(parser)
+    add_backbone(parser)
     parser.add_argument(
         "--rates",
-        type=numbers,
-        metavar="R,R,R",
-        help="peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given",
+        type=_rates_or_find,
+        metavar="R,R,R|find",
+        help="peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given; `find` finds the last "
+        "by a range test, and keeps the ratios of the others to it",
     )
-    parser.add_argument("--optimizer", default=_DEFAULTS.optimizer, choices=list(OPTIMIZERS), help="update rule")
-    parser.add_argument("--weight-decay", type=float, default=_DEFAULTS.weight_decay, help="decoupled")
-    parser.add_argument("--schedule", default=_DEFAULTS.schedule, choices=SCHEDULES, help="of the base rate")
-    parser.add_argument("--first-cycle-epochs", type=float, default=_DEFAULTS.first_cycle_epochs, help="in epochs")
-    parser.add_argument("--cycle-mult", type=float, default=_DEFAULTS.cycle_mult, help="growth of the cycles")
+    add_training(parser)
+    parser.add_argument("--schedule", default=DEFAULTS.schedule, choices=SCHEDULES, help="of the base rate")
+    parser.add_argument("--first-cycle-epochs", type=float, default=DEFAULTS.first_cycle_epochs, help="in epochs")
+    parser.add_argument("--cycle-mult", type=float, default=DEFAULTS.cycle_mult, help="growth of the cycles")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--cycles", type=int, default=_DEFAULTS.cycles, help="number of cycles")
+    length.add_argument("--cycles", type=int, default=DEFAULTS.cycles, help="number of cycles")
     length.add_argument("--epochs", type=int, help="length in epochs, instead of --cycles")
     text = "straight rise of the rates from 0, in each cycle of warm restarts; 0.5ep, 5%% of the run, or 50st"
-    parser.add_argument("--warmup", metavar="TIME", default=_DEFAULTS.warmup, help=text)
-    parser.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="in images, per replica")
+    parser.add_argument("--warmup", metavar="TIME", default=DEFAULTS.warmup, help=text)
     text = "devices that share a step, on JAX; rates are scaled for the larger batch, by 'linear' for sgd, else 'sqrt'"
-    parser.add_argument("--replicas", type=_replicas, metavar="N|auto", default=_DEFAULTS.replicas, help=text)
-    parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="flip, shift, zoom")
-    parser.add_argument("--batch-norm", default=_DEFAULTS.batch_norm, choices=BATCH_NORM, help="layers of the backbone")
-    parser.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="of weights, order and augmentation")
-    parser.add_argument("--strict", action="store_true", help="a broken photo is an error")
+    parser.add_argument("--replicas", type=_replicas, metavar="N|auto", default=DEFAULTS.replicas, help=text)
     parser.add_argument("--snapshots", action="store_true", help="keep the weights at the end of every cycle too")
     parser.add_argument("--out", type=Path, help="run folder; runs/NAME of the photos' folder if not given")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the run folder")
@@ -127,18 +113,28 @@ def _replicas(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
+def _rates_or_find(text: str) -> tuple[float, ...] | str:
+    return text if text == "find" else numbers(text)
+
+
 def _finetune(options: argparse.Namespace) -> None:
-    fields = FineTuneSettings.__dataclass_fields__
-    settings = FineTuneSettings(**{name: value for name, value in vars(options).items() if name in fields})
+    if options.rates == "find":
+        options.rates, options.find_rates = None, True
+    settings = settings_of(options)
     if options.out is None:
         options.out = Path("runs") / Path(options.photos).resolve().name
     terminal = console()
     if settings.replicas != 1:
         line = find_replicas(settings.replicas).sentence(settings.optimizer, settings.batch_size)
         terminal.print(line, soft_wrap=True, highlight=False)
-    with ProgressDisplay(terminal) as progress:
+    with ProgressDisplay(terminal) as progress, SweepDisplay(terminal, FIND_STEPS) as sweeping:
         run = train_classifier(
-            settings, options.out, resume=options.resume, callbacks=[progress], snapshots=options.snapshots
+            settings,
+            options.out,
+            resume=options.resume,
+            callbacks=[progress],
+            snapshots=options.snapshots,
+            find_callbacks=[sweeping],
         )
     terminal.print(_summary(run))
     terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
@@ -154,7 +150,7 @@ def _summary(run: FineTuneRun) -> Any:
 
 def _add_groups(commands: Any) -> None:
     parser = add_command(commands, "groups", _groups, "print the layer groups of a network with a new head")
-    _add_backbone(parser)
+    add_backbone(parser)
     parser.add_argument("--rates", type=numbers, metavar="R,R,R", help="peak rate per group")
     parser.add_argument("--list", action="store_true", help="print the names of all backbones instead")
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import platform
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,14 +16,16 @@ import numpy as np
 
 from kadence import _checks
 from kadence._findings import mid_cycle
+from kadence._rate_search import store_test, stored_test
+from kadence._setup import Photos, compile_classifier, load_photos
 from kadence.batch_norm import recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, SnapshotSaver, save_model
 from kadence.classifier import build_classifier, rates_of
-from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
+from kadence.data import ImageBatches
 from kadence.durations import run_length
 from kadence.ensemble import SnapshotEnsemble
+from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
-from kadence.optimizer import DiscriminativeOptimizer
 from kadence.plots import save_run_pictures
 from kadence.records import RateRecord, write_text
 from kadence.replicas import Replicas, find_replicas
@@ -57,32 +57,19 @@ class FineTuneRun:
     rates: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class _Photos:
-    train: ImageFolder
-    validation: ImageFolder
-
-    def fingerprint(self) -> str:
-        """Digest of the names, labels and sizes of all photos."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation):
-            for path, label in zip(part.paths, part.labels, strict=True):
-                digest.update(os.fsencode(path.relative_to(part.folder)))
-                digest.update(f"\0{label}\0{path.stat().st_size}\n".encode())
-        return digest.hexdigest()
-
-
 def train_classifier(
     settings: FineTuneSettings,
     folder: str | Path,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     snapshots: bool = False,
+    find_callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FineTuneRun:
     """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
 
     The run folder then holds `model.keras` (the epoch with the best validation accuracy), `labels.json`, `run.json`,
-    `history.csv`, `rates.json`, `rates.png` and `curves.png`.
+    `history.csv`, `rates.json`, `rates.png` and `curves.png`; and `range_test.json` and `range_test.png`, where the
+    rates were found.
 
     Args:
         settings: The `FineTuneSettings`.
@@ -91,6 +78,7 @@ def train_classifier(
         callbacks: Further Keras callbacks.
         snapshots: Whether to keep the weights at the end of every cycle in `snapshots/`, for
             `predict_photos(..., ensemble=True)`. A run that began with them goes on with them.
+        find_callbacks: Further Keras callbacks for the range test, where the settings ask for one.
 
     Returns:
         `FineTuneRun`.
@@ -98,28 +86,34 @@ def train_classifier(
     Raises:
         FileExistsError: If `folder` exists and `resume` is False.
         FileNotFoundError: If `resume` is True and there is no run in `folder`.
-        ValueError: If the photos or the settings do not make a run, or a resumed run had other settings or photos.
+        ValueError: If the photos or the settings do not make a run, a resumed run had other settings or photos, or the
+            range test has no clear answer.
         LossNotFiniteError: If the loss became NaN; `model.keras` is then the best epoch before.
     """
     folder = Path(folder)
     replicas = find_replicas(settings.replicas)
     settings = dataclasses.replace(settings, replicas=len(replicas))
+    if settings.find_rates and len(replicas) > 1:
+        remedy = "Find the rates on one device, with `kadence find`, and give them with --rates."
+        raise ValueError(_checks.sentence("replicas", "be 1 where the rates are to be found", len(replicas), remedy))
     before = _check_folder(folder, resume, settings)
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
-    photos = _load_photos(settings)
+    photos = load_photos(settings)
     if before is not None:
         _check_same_run(before, settings, photos)
     with replicas.scope():
-        return _train(settings, photos, folder, replicas, callbacks)
+        return _train(settings, photos, folder, replicas, callbacks, snapshots, find_callbacks)
 
 
 def _train(
     settings: FineTuneSettings,
-    photos: _Photos,
+    photos: Photos,
     folder: Path,
     replicas: Replicas,
     callbacks: Sequence[keras.callbacks.Callback],
+    snapshots: bool,
+    find_callbacks: Sequence[keras.callbacks.Callback],
 ) -> FineTuneRun:
     size, n = settings.image_size, len(replicas)
     batches = ImageBatches(photos.train, size, n * settings.batch_size, shuffle=True, seed=settings.seed, multiple_of=n)
@@ -127,17 +121,19 @@ def _train(
     model, groups = build_classifier(settings, len(photos.train.class_names))
     rates = [rate * replicas.rate_factor(settings.optimizer) for rate in rates_of(settings, groups)]
     schedule = settings.make_schedule(max(rates), len(batches))
-    model.compile(
-        DiscriminativeOptimizer(settings.make_optimizer(schedule), groups, learning_rates=rates),
-        loss="sparse_categorical_crossentropy",
-        metrics=None if n > 1 else ["accuracy"],
-        weighted_metrics=["accuracy"] if n > 1 else None,
-    )
+    compile_classifier(model, settings, groups, rates, schedule, weighted=n > 1)
     warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    if settings.find_rates:
+        test = stored_test(folder) or lr_range_test(model, batches, seed=settings.seed, callbacks=find_callbacks)
+        rates = test.suggest().learning_rates()
+        schedule = settings.make_schedule(max(rates), len(batches))
+        compile_classifier(model, settings, groups, rates, schedule)
     description = _description(settings, photos)
     if n > 1:
         description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.find_rates:
+        store_test(test, folder)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
     for left in folder.glob("*.part*"):  # by a kill
@@ -189,13 +185,6 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
         warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
-def _load_photos(settings: FineTuneSettings) -> _Photos:
-    train = scan_folder(settings.photos, strict=settings.strict)
-    if settings.validation is None:
-        return _Photos(*split_validation(train, settings.validation_fraction, settings.seed))
-    return _Photos(train, scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names))
-
-
 def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
     """The description of the run to go on with, or None for a new run."""
     description = folder / "run.json"
@@ -228,7 +217,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     raise ValueError(_checks.sentence("run.json", "be the description of a run", str(path), remedy))
 
 
-def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: _Photos) -> None:
+def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: Photos) -> None:
     now = _description(settings, photos)
     # A run that an older version began lacks the settings that are new.
     known = dataclasses.asdict(FineTuneSettings(photos="")) | before["settings"]
@@ -244,7 +233,7 @@ def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: 
         )
 
 
-def _description(settings: FineTuneSettings, photos: _Photos) -> dict[str, Any]:
+def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
     return {
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
         "photos": {

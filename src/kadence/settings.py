@@ -38,6 +38,7 @@ class FineTuneSettings:
         split: Names of the layers at which the next group begins; None for the backbone's default and the head.
         rates: Peak learning rate of each group; 0 freezes the group's layers. None for 1e-5, 1e-4, 1e-3, ascending
             to the head by factors of 10.
+        find_rates: Whether a range test finds the rates before the run; it keeps the ratios of `rates`.
         optimizer: One of "adam", "adamw", "lion", "nadam", "rmsprop", "sgd" (Nesterov momentum 0.9).
         weight_decay: Decoupled weight decay, scaled by each group's rate. Float >= 0.
         schedule: "warm-restarts", "cosine" or "constant".
@@ -68,6 +69,7 @@ class FineTuneSettings:
     backbone: str = "efficientnet_lite0"
     split: tuple[str, ...] | None = None
     rates: tuple[float, ...] | None = None
+    find_rates: bool = False
     optimizer: str = "adam"
     weight_decay: float = 0.0
     schedule: str = "warm-restarts"
@@ -90,6 +92,7 @@ class FineTuneSettings:
             object.__setattr__(self, "validation", os.fspath(self.validation))
         _checks.number("validation_fraction", self.validation_fraction, above=0.0, maximum=0.999)
         _checks.one_of("optimizer", self.optimizer, list(OPTIMIZERS))
+        _checks.boolean("find_rates", self.find_rates)
         _checks.one_of("schedule", self.schedule, SCHEDULES)
         _checks.one_of("batch_norm", self.batch_norm, BATCH_NORM)
         _checks.number("weight_decay", self.weight_decay, minimum=0.0)

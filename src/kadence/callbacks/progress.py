@@ -66,3 +66,47 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._console.print(
             f"epoch {epoch + 1}/{self.params['epochs']}  {line}  {seconds:.0f} s", highlight=False, soft_wrap=True
         )
+
+
+class SweepDisplay(keras.callbacks.Callback):
+    """Shows a bar over the steps of each sweep of a range test; for use in a `with` statement.
+
+    Args:
+        console: `rich.console.Console` to print on.
+        n_steps: Length of a sweep, in optimizer steps. Integer >= 1.
+
+    Raises:
+        ImportError: If rich is not installed.
+    """
+
+    #: As in `ProgressDisplay`.
+    async_safe = True
+
+    def __init__(self, console: Any, n_steps: int):
+        super().__init__()
+        progress = _checks.extra("rich.progress", "cli", "The progress display")
+        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+        self._bar = progress.Progress(
+            *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+        self._n_steps, self._n_sweeps = n_steps, 0
+
+    def __enter__(self) -> "SweepDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start the sweep's bar."""
+        self._n_sweeps += 1
+        self._task = self._bar.add_task(f"finding rates, sweep {self._n_sweeps}", total=self._n_steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the bar away."""
+        self._bar.remove_task(self._task)

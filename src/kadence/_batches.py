@@ -1,0 +1,103 @@
+"""Data of any kind that `fit` takes -> whether there is any, and one batch from all over it."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kadence import _checks
+
+#: Batches that are looked at, at most.
+_LOOK_AT = 32
+_DEFAULT_BATCH = 32
+
+
+def check_not_empty(x: Any) -> None:
+    """Raise if it can be seen that there is no data.
+
+    Args:
+        x: What `fit` takes as x.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    if 0 in ([leaf.shape[0] for leaf in leaves if len(leaf.shape)] if _are_arrays(x) else [_size(x)]):
+        raise no_data(x)
+
+
+def no_data(x: Any) -> ValueError:
+    """The error of data without a batch."""
+    return ValueError(_checks.sentence("x", "hold at least one batch", type(x).__name__))
+
+
+def _are_arrays(x: Any) -> bool:
+    return all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x) if leaf is not None)
+
+
+def _size(dataset: Any) -> int | None:
+    """Number of batches, where it is known."""
+    if hasattr(dataset, "cardinality"):
+        return int(dataset.cardinality())
+    try:
+        return dataset.num_batches if isinstance(dataset, keras.utils.PyDataset) else len(dataset)
+    except TypeError:  # a generator; PyTorch's loader of a stream
+        return None
+
+
+def one_batch(data: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
+    """One batch with samples from all over the data: held-out photos are often sorted by class.
+
+    Args:
+        data: What `fit` takes as `validation_data`: arrays (x, y) or (x, y, sample_weight), or a dataset.
+        batch_size: Samples in it, where the data is arrays; 32 if None. Of a dataset, that of its first batch.
+
+    Returns:
+        x, y and the sample weights, NumPy arrays in the structure of the data; None for those that are missing.
+
+    Raises:
+        ValueError: If there is no sample.
+    """
+    if isinstance(data, (tuple, list)) and _are_arrays(data):
+        whole = keras.tree.map_structure(_as_numpy, tuple(data))
+        return _unpacked(_spread(whole, batch_size or _DEFAULT_BATCH))
+    batches = [keras.tree.map_structure(_as_numpy, batch) for batch in _some_batches(data)]
+    if not batches:
+        raise ValueError(_checks.sentence("validation_data", "hold at least one batch", type(data).__name__))
+    size = _samples(batches[0])
+    together = keras.tree.map_structure(_joined, *batches)
+    return _unpacked(_spread(together, size))
+
+
+def _some_batches(data: Any) -> Iterator[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        n = _size(data) or 0
+        indices = np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).astype(int))
+        return (data[int(index)] for index in indices)
+    return itertools.islice(iter(data), _LOOK_AT)
+
+
+def _as_numpy(leaf: Any) -> Any:
+    return None if leaf is None else np.asarray(keras.ops.convert_to_numpy(leaf))
+
+
+def _joined(*leaves: Any) -> Any:
+    return None if leaves[0] is None else np.concatenate(leaves)
+
+
+def _samples(batch: Any) -> int:
+    return len(next(leaf for leaf in keras.tree.flatten(batch) if leaf is not None))
+
+
+def _spread(arrays: Any, size: int) -> Any:
+    n = _samples(arrays)
+    if not n:
+        raise ValueError(_checks.sentence("validation_data", "hold at least one sample", n))
+    chosen = np.unique(np.linspace(0, n - 1, min(n, size)).astype(int))
+    return keras.tree.map_structure(lambda array: None if array is None else array[chosen], arrays)
+
+
+def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
+    return keras.utils.unpack_x_y_sample_weight(batch)

@@ -1,0 +1,164 @@
+"""A model whose optimizer is exchanged for one of which the rates are swept, and the runs of it."""
+
+import types
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kadence import _checks
+from kadence._batches import no_data
+from kadence._loss_curve import HeldOutLossCurve, LossCurve
+from kadence._randomness import seed_global
+from kadence._rates import sample_rates
+from kadence._restore import ModelState
+from kadence._sweep import Sweep, layers_of
+from kadence._updates import as_number, innermost
+from kadence.callbacks import EpochSeeds
+from kadence.optimizer import DiscriminativeOptimizer
+from kadence.range_test import Curve
+from kadence.schedules import Schedule
+
+#: What Keras says of data that is gone through again, or in an order of its own.
+_EXPECTED = ("Your input ran out of data", "`shuffle=True` was passed, but will be ignored")
+
+
+def check_model(model: Any) -> DiscriminativeOptimizer | None:
+    """The optimizer that knows the groups of a compiled model, or None if there are none.
+
+    Args:
+        model: What has to be a compiled `keras.Model`.
+
+    Returns:
+        `DiscriminativeOptimizer` or None.
+
+    Raises:
+        TypeError: If it is no model, or its optimizer a wrapper that is not known.
+        ValueError: If it is not compiled.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(_checks.sentence("model", "be a keras.Model", model))
+    if not model.compiled or model.optimizer is None:
+        raise ValueError(_checks.sentence("model", "be compiled, with an optimizer", model.name, "Call compile first."))
+    return layers_of(model.optimizer)[0]
+
+
+def check_repeatable(x: Any, n_sweeps: int) -> None:
+    """Raise if several sweeps need data that can be gone through once only.
+
+    Args:
+        x: What `fit` takes as x.
+        n_sweeps: Number of sweeps.
+
+    Raises:
+        ValueError: If `x` is a generator and there are several sweeps.
+    """
+    if n_sweeps > 1 and isinstance(x, types.GeneratorType):
+        rule = "be data that can be gone through again, for several sweeps"
+        raise ValueError(_checks.sentence("x", rule, type(x).__name__, "Give arrays, a dataset or a PyDataset."))
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a sweep does with each group: rate = factor * swept rate + still."""
+
+    name: str
+    factors: list[float]
+    still: list[float]
+
+
+class Sweeper:
+    """A model with a swept stand-in for its optimizer; one compiled step serves all its runs.
+
+    Args:
+        model: The compiled model, within `given_back`.
+        state: What `given_back` yields.
+        data: Arguments of `fit`: x, y and batch_size.
+        rates: The swept rate at each step. Array of shape (n_steps,).
+        stop_factor: A run ends when the smoothed loss is above this factor times its lowest.
+        held_out: A batch to take the losses from, or None for the training batches.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        state: ModelState,
+        data: dict[str, Any],
+        rates: np.ndarray,
+        stop_factor: float,
+        held_out: Any = None,
+    ):
+        self._model, self._state, self._data = model, state, data
+        inner = innermost(model.optimizer)
+        self._curve_settings = (len(rates), inner.gradient_accumulation_steps or 1, stop_factor)
+        self._held_out = held_out
+        self._passes: list[int] = []
+        update = int(as_number(inner.iterations))
+        self.current_rates = {name: float(r[0]) for name, r in sample_rates(model.optimizer, 1, update).items()}
+        grouped, _ = layers_of(model.optimizer)
+        factors = [1.0] if grouped is None else grouped.lr_multipliers
+        factors = [float(f.at(update)) if isinstance(f, Schedule) else f for f in factors]
+        self.multipliers = dict(zip(self.current_rates, factors, strict=True))
+        self._sweep = Sweep(model.optimizer, rates)
+        self._sweep.build(model.trainable_variables)
+        # JAX finds a compiled step by its function: this one must not be taken for that of another optimizer.
+        step = model.train_step
+        vars(model).update(
+            optimizer=self._sweep.optimizer,
+            train_function=None,
+            train_step=lambda *arguments: step(*arguments),
+            steps_per_execution=1,
+            _initial_epoch=None,
+        )
+
+    def moves(self, per_group: bool) -> list[Move]:
+        """The sweeps of a run."""
+        current, n_groups = list(self.current_rates.values()), len(self.current_rates)
+        if not per_group:
+            return [Move("all", list(self.multipliers.values()), [0.0] * n_groups)]
+        moves = []
+        for own, name in enumerate(self.current_rates):
+            if self._sweep.has_variables(own):
+                still = [0.0 if other == own else rate for other, rate in enumerate(current)]
+                moves += [Move(name, [float(other == own) for other in range(n_groups)], still)]
+                moves += [Move(name, [0.0] * n_groups, still)]
+        return moves
+
+    def run(self, move: Move, run: int, seed: int, callbacks: Sequence[keras.callbacks.Callback]) -> Curve:
+        """One sweep, from the state before the test."""
+        self._state.put_back_variables()
+        self._sweep.begin(move.factors, move.still)
+        run_seed = int(np.random.default_rng([seed, run]).integers(2**31))
+        seed_global(run_seed)
+        settings, batch = self._curve_settings, self._held_out
+        losses = LossCurve(*settings) if batch is None else HeldOutLossCurve(*settings, batch)
+        # Keras begins each epoch of a generator at its first two batches, which it keeps.
+        epochs = 1 if isinstance(self._data["x"], types.GeneratorType) else settings[0] * settings[1]
+        try:
+            self._fit(epochs, [EpochSeeds(run_seed), losses, *callbacks])
+        finally:
+            losses.close()
+        self._passes = max(self._passes, losses.passes, key=len)
+        if not any(losses.passes):
+            raise no_data(self._data["x"])
+        return Curve(move.name, run, np.array(losses.losses), losses.stopped)
+
+    def _fit(self, epochs: int, callbacks: list[keras.callbacks.Callback]) -> None:
+        with warnings.catch_warnings():
+            for message in _EXPECTED:
+                warnings.filterwarnings("ignore", message)
+            self._model.fit(**self._data, epochs=epochs, verbose=0, callbacks=callbacks)
+
+    def notes(self) -> list[str]:
+        """What should be known of the data."""
+        n_steps, accumulation, _ = self._curve_settings
+        batches, needed = self._passes[0], n_steps * accumulation
+        if len(self._passes) > 1:
+            count = f"{batches} batch{'es' * (batches != 1)}"
+            return [f"The data has {count}, a sweep {needed}: it was gone through {len(self._passes)} times."]
+        if batches < needed and isinstance(self._data["x"], types.GeneratorType):
+            return [f"The generator ended after {batches} of {needed} batches."]
+        return []
