@@ -38,6 +38,10 @@ def grouped(model, optimizer, **arguments):
     return kadence.DiscriminativeOptimizer(optimizer, groups, **rates)
 
 
+def _compiles(arguments):
+    return keras.backend.backend() == "jax" and not arguments.get("run_eagerly")
+
+
 def compiled(optimizer=None, built=True, seed=0, groups=False, **arguments):
     """A new model; `optimizer` may be a function of the model."""
     keras.utils.set_random_seed(seed)
@@ -45,7 +49,7 @@ def compiled(optimizer=None, built=True, seed=0, groups=False, **arguments):
     optimizer = keras.optimizers.Adam(1e-2) if optimizer is None else optimizer
     optimizer = optimizer(model) if callable(optimizer) else optimizer
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    settings = {"metrics": ["accuracy"], "jit_compile": keras.backend.backend() == "jax", **arguments}
+    settings = {"metrics": ["accuracy"], "jit_compile": _compiles(arguments), **arguments}
     model.compile(grouped(model, optimizer) if groups else optimizer, loss, **settings)
     return model
 

@@ -35,7 +35,8 @@ def passes(curve, losses, batches_per_pass, order=lambda batches: batches):
             curve.on_train_batch_end(batch, {"loss": mean})
         curve.on_epoch_end(epoch)
         if curve._model.stop_training:
-            return seen
+            break
+    return seen
 
 
 @pytest.mark.parametrize("batches_per_pass", [1, 3, 20, 50])

@@ -23,7 +23,7 @@ from kadence._terminal import (
 )
 from kadence.backbones import backbone_names
 from kadence.callbacks import LossNotFiniteError
-from kadence.callbacks.progress import ProgressDisplay, SweepDisplay
+from kadence.callbacks.progress import ProgressDisplay
 from kadence.classifier import build_classifier, rates_of
 from kadence.doctor import check_file
 from kadence.predict import accuracy, predict_photos
@@ -111,8 +111,9 @@ def _finetune(options: argparse.Namespace) -> None:
     if options.out is None:
         options.out = Path("runs") / Path(options.photos).resolve().name
     terminal = console()
-    with ProgressDisplay(terminal) as progress, SweepDisplay(terminal, FIND_STEPS) as sweeping:
-        run = train_classifier(settings, options.out, options.resume, [progress], find_callbacks=[sweeping])
+    with ProgressDisplay(terminal) as progress:
+        sweeps = progress.sweeps(FIND_STEPS)
+        run = train_classifier(settings, options.out, options.resume, [progress], find_callbacks=[sweeps])
     terminal.print(_summary(run))
     terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
 

@@ -103,6 +103,7 @@ def lr_range_test(
     data = {"x": x, "y": y, "batch_size": batch_size}
     with preserved_randomness():
         seed = int(np.random.randint(2**31 - 1)) if seed is None else int(seed)
+        seed_global(_seed_of_run(seed, 0))
         held_out = None if validation_data is None else one_batch(validation_data, batch_size)
         with given_back(model, data) as state:
             sweeper = _Sweeper(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, held_out)
@@ -139,6 +140,10 @@ def _check_repeatable(x: Any, n_sweeps: int, n_runs: int) -> None:
     if n_sweeps * n_runs > 1 and isinstance(x, types.GeneratorType):
         rule = "be data that can be gone through again, for several sweeps"
         raise ValueError(_checks.sentence("x", rule, type(x).__name__, "Give arrays, a dataset or a PyDataset."))
+
+
+def _seed_of_run(seed: int, run: int) -> int:
+    return int(np.random.default_rng([seed, run]).integers(2**31))
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ class _Sweeper:
         """One sweep, from the state before the test."""
         self._state.put_back_variables()
         self._sweep.begin(move.factors, move.still)
-        run_seed = int(np.random.default_rng([seed, run]).integers(2**31))
+        run_seed = _seed_of_run(seed, run)
         seed_global(run_seed)
         settings, batch = self._curve_settings, self._held_out
         losses = LossCurve(*settings) if batch is None else HeldOutLossCurve(*settings, batch)

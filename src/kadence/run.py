@@ -62,8 +62,8 @@ def train_classifier(
     """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
 
     The run folder then holds `model.keras` (the epoch with the best validation accuracy), `labels.json`, `run.json`,
-    `history.csv`, `rates.json`, `rates.png` and `curves.png`; and `range_test.json` and `range_test.png`, where the rates
-    were found.
+    `history.csv`, `rates.json`, `rates.png` and `curves.png`; where the rates were found, also `range_test.json` and
+    `range_test.png`.
 
     Args:
         settings: The `FineTuneSettings`.
@@ -96,13 +96,14 @@ def train_classifier(
     schedule = settings.make_schedule(max(rates), len(batches))
     compile_classifier(model, settings, groups, rates, schedule)
     warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    test = None
     if settings.find_rates:
         test = stored_test(folder) or lr_range_test(model, batches, seed=settings.seed, callbacks=find_callbacks)
         rates = test.suggest().learning_rates()
         schedule = settings.make_schedule(max(rates), len(batches))
         compile_classifier(model, settings, groups, rates, schedule)
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.find_rates:
+    if test is not None:
         store_test(test, folder)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     write_text(folder / "run.json", json.dumps(_description(settings, photos), ensure_ascii=False, indent=1))
