@@ -10,7 +10,16 @@ from test_comparison import comparison
 from test_comparison_rows import result
 
 import kadence
-from kadence.plots import plot_comparison, plot_history, plot_rates, plot_schedule, save_comparison_picture
+from kadence.plots import (
+    plot_comparison,
+    plot_history,
+    plot_range_test,
+    plot_rates,
+    plot_schedule,
+    save_comparison_picture,
+    save_range_picture,
+)
+from kadence.range_test import Curve, RangeTest
 from kadence.records import RateRecord
 
 SCHEDULE = kadence.WarmRestarts(1e-2, first_cycle_steps=10, cycle_mult=2, lr_min=1e-5)
@@ -30,6 +39,18 @@ def record(n_groups=3, steps=40, start=0, factor=10.0):
     return RateRecord(np.arange(start, start + steps), rates, np.linspace(3, 1, steps))
 
 
+def range_test(per_group=False, losses=None, runs=1):
+    """Losses that fall around 1e-3 and blow up after 0.1; the first of the groups learns nothing."""
+    t = np.linspace(-7, 1, 100)
+    noise = np.random.default_rng(0).normal(size=(runs, 100)) * 0.02
+    fall = 2.0 - 1 / (1 + np.exp(-(t + 3) * 2)) + np.where(t > -1, (t + 1) ** 2, 0.0) if losses is None else losses
+    names, flat = (["low", "head"], np.full(100, 2.0)) if per_group else (["all"], fall)
+    curves = [Curve(n, r, (flat if n == "low" else fall) + noise[r], "end") for r in range(runs) for n in names]
+    bases = [Curve(n, r, 2.0 + noise[r], "end") for r in range(runs) for n in names] if per_group else []
+    rates = {"low": 1e-5, "head": 1e-3}
+    return RangeTest(1e-7, 10.0, 100, per_group, rates, {"low": 0.01, "head": 1.0}, curves, bases)
+
+
 def drawn(line):
     return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
 
@@ -42,6 +63,7 @@ PLOTS = {
     "schedule": lambda **kwargs: plot_schedule(SCHEDULE, 70, **kwargs),
     "rates": lambda **kwargs: plot_rates(record(), **kwargs),
     "comparison": lambda **kwargs: plot_comparison(comparison([0.5, 0.7], [0.6, 0.7]), **kwargs),
+    "range test": lambda **kwargs: plot_range_test(range_test(), **kwargs),
     "history": lambda **kwargs: plot_history({"loss": [3.0, 2.0], "val_loss": [4.0, 3.0]}, **kwargs),
 }
 
@@ -240,6 +262,67 @@ def test_a_metric_that_is_not_in_the_history():
     with pytest.raises(ValueError, match="`metric` must be in the history"):
         plot_history({})
     assert plt.get_fignums() == []
+
+
+# plot_range_test
+
+
+def test_points_line_and_answers_are_those_of_the_test():
+    test = range_test(runs=2)
+    ax = plot_range_test(test)
+    points, lines = ax.lines[:2], [line for line in ax.lines if line.get_linestyle() == "-"]
+    for line, losses in zip(points, test.runs(), strict=True):
+        np.testing.assert_array_equal(drawn(line)[0], test.rates)
+        np.testing.assert_array_equal(drawn(line)[1], losses)
+    np.testing.assert_array_equal(drawn(lines[0])[1], test.smoothed())
+    answers = [float(drawn(line)[0][0]) for line in ax.lines if len(drawn(line)[0]) == 1]
+    rules = ("valley", "steepest", "minimum", "slide")
+    assert answers == [test.suggest(rule).rate for rule in rules]
+    texts = legend_labels(ax)
+    for rule in rules:
+        assert f"{rule} {test.suggest(rule).rate:.1e}" in texts
+    low, high = test.interval().rates["all"]
+    assert any(f"learns from {low:.1e} to {high:.1e}" in text for text in texts)
+    (span,) = ax.patches
+    assert span.get_x() == pytest.approx(low)
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "learning rate", "training loss")
+
+
+def test_the_fall_fills_the_height_whatever_comes_after_it():
+    bottom, top = plot_range_test(range_test()).get_ylim()
+    assert bottom < 1.0
+    assert 2.0 < top < 3.5
+
+
+def test_each_group_has_a_colour_and_one_may_have_no_answer():
+    ax = plot_range_test(range_test(per_group=True))
+    lines = {line.get_label().partition(",")[0]: line for line in ax.lines if line.get_linestyle() == "-"}
+    assert list(lines) == ["low", "head"]
+    assert lines["low"].get_color() != lines["head"].get_color()
+    assert "no clear answer" in lines["low"].get_label()
+    assert "valley" in lines["head"].get_label()
+    assert "what the other groups did" in ax.get_ylabel()
+    colours = {line.get_color() for line in ax.lines if len(drawn(line)[0]) == 1}
+    assert colours == {lines["head"].get_color()}
+
+
+def test_a_flat_test_can_be_drawn():
+    assert "no clear answer" in legend_labels(plot_range_test(range_test(losses=np.ones(100))))[0]
+
+
+def test_a_test_without_losses():
+    empty = RangeTest(1e-7, 1.0, 100, False, {"all": 0.1}, {"all": 1.0}, [Curve("all", 0, np.zeros(0), "not finite")])
+    with pytest.raises(ValueError, match=r"`test` must hold at least one loss.*not finite"):
+        plot_range_test(empty)
+    with pytest.raises(TypeError, match="`test` must be a RangeTest"):
+        plot_range_test({})
+    assert plt.get_fignums() == []
+
+
+def test_the_picture_of_a_range_test(tmp_path):
+    save_range_picture(range_test(per_group=True), tmp_path / "range_test.png")
+    assert (tmp_path / "range_test.png").stat().st_size > 10_000
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # Without matplotlib

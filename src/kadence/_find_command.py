@@ -10,7 +10,7 @@ from kadence._flags import add_backbone, add_photos, add_training, settings_of
 from kadence._rate_search import FILES, FIND_STEPS, find_rates, store_test
 from kadence._suggestions import RULES
 from kadence._terminal import add_command, console, numbers, rich_table
-from kadence.callbacks.progress import SweepDisplay
+from kadence.callbacks.progress import ProgressDisplay
 from kadence.range_test import RangeTest
 
 
@@ -38,10 +38,10 @@ def _find(options: argparse.Namespace) -> None:
             raise FileExistsError(_checks.sentence("out", rule, str(options.out), f"{name} is there."))
     _checks.extra("matplotlib", "plot", "Drawing the test")
     terminal = console()
-    with SweepDisplay(terminal, options.steps) as progress:
+    with ProgressDisplay(terminal) as progress:
         test = find_rates(
             settings_of(options),
-            callbacks=[progress],
+            callbacks=[progress.sweeps(options.steps)],
             n_steps=options.steps,
             n_runs=options.runs,
             per_group=options.per_group,

@@ -14,7 +14,9 @@ _KERAS_GENERATOR = "global_seed_generator"
 
 @contextlib.contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Give back, at the end, the state of all generators that `fit` may draw from.
+    """Give back, at the end, the state of all generators that `fit` may draw from; begin with `seed_global` inside.
+
+    An eager random operation of TensorFlow has a state for each pair of seeds, which nothing gives back.
 
     They are Python's, NumPy's and Keras's own global ones, and those of TensorFlow and PyTorch where they are loaded.
     Seed generators of layers belong to the model.
@@ -91,5 +93,5 @@ def _tensorflow() -> list[Callable[[], Any]]:
     generator = getattr(sys.modules.get("tensorflow.python.ops.stateful_random_ops"), "global_generator", None)
     if generator is None:
         return [restore]
-    state = np.array(generator.state)
+    state = generator.state.numpy().copy()
     return [restore, lambda: generator.state.assign(state)]

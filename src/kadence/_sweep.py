@@ -108,8 +108,7 @@ class Sweep:
             variables: The model's trainable variables.
         """
         inner = innermost(self._original)
-        with keras.name_scope(self.optimizer.name):
-            self.optimizer.build(inner._trainable_variables if inner.built else variables)
+        self.optimizer.build(inner._trainable_variables if inner.built else variables)
         self._initial = None if inner.built else [_copied(v) for v in self.optimizer.variables]
         self._take_over()
 

@@ -61,6 +61,19 @@ def check_repeatable(x: Any, n_sweeps: int) -> None:
         raise ValueError(_checks.sentence("x", rule, type(x).__name__, "Give arrays, a dataset or a PyDataset."))
 
 
+def seed_of_run(seed: int, run: int) -> int:
+    """The seed of a run's data order and dropout.
+
+    Args:
+        seed: Seed of the test.
+        run: Number of the run.
+
+    Returns:
+        Integer from 0 to 2**31 - 1.
+    """
+    return int(np.random.default_rng([seed, run]).integers(2**31))
+
+
 @dataclass(frozen=True)
 class Move:
     """What a sweep does with each group: rate = factor * swept rate + still."""
@@ -131,7 +144,7 @@ class Sweeper:
         """One sweep, from the state before the test."""
         self._state.put_back_variables()
         self._sweep.begin(move.factors, move.still)
-        run_seed = int(np.random.default_rng([seed, run]).integers(2**31))
+        run_seed = seed_of_run(seed, run)
         seed_global(run_seed)
         settings, batch = self._curve_settings, self._held_out
         losses = LossCurve(*settings) if batch is None else HeldOutLossCurve(*settings, batch)

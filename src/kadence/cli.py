@@ -25,7 +25,7 @@ from kadence._terminal import (
 )
 from kadence.backbones import backbone_names
 from kadence.callbacks import LossNotFiniteError
-from kadence.callbacks.progress import ProgressDisplay, SweepDisplay
+from kadence.callbacks.progress import ProgressDisplay
 from kadence.classifier import build_classifier, rates_of
 from kadence.doctor import check_file
 from kadence.predict import accuracy, predict_photos
@@ -127,14 +127,14 @@ def _finetune(options: argparse.Namespace) -> None:
     if settings.replicas != 1:
         line = find_replicas(settings.replicas).sentence(settings.optimizer, settings.batch_size)
         terminal.print(line, soft_wrap=True, highlight=False)
-    with ProgressDisplay(terminal) as progress, SweepDisplay(terminal, FIND_STEPS) as sweeping:
+    with ProgressDisplay(terminal) as progress:
         run = train_classifier(
             settings,
             options.out,
             resume=options.resume,
             callbacks=[progress],
             snapshots=options.snapshots,
-            find_callbacks=[sweeping],
+            find_callbacks=[progress.sweeps(FIND_STEPS)],
         )
     terminal.print(_summary(run))
     terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)

@@ -8,9 +8,9 @@ import numpy as np
 
 from kadence import _checks
 from kadence._batches import check_not_empty, one_batch
-from kadence._randomness import preserved_randomness
+from kadence._randomness import preserved_randomness, seed_global
 from kadence._restore import given_back
-from kadence._sweeper import Sweeper, check_model, check_repeatable
+from kadence._sweeper import Sweeper, check_model, check_repeatable, seed_of_run
 from kadence.range_test import RangeTest, check_range, sweep_rates
 
 _FEWEST_STEPS = 20
@@ -95,6 +95,7 @@ def lr_range_test(
     data = {"x": x, "y": y, "batch_size": batch_size}
     with preserved_randomness():
         seed = int(np.random.randint(2**31 - 1)) if seed is None else int(seed)
+        seed_global(seed_of_run(seed, 0))
         held_out = None if validation_data is None else one_batch(validation_data, batch_size)
         with given_back(model, data) as state:
             sweeper = Sweeper(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, held_out)

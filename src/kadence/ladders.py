@@ -11,9 +11,9 @@ import numpy as np
 
 from kadence import _checks
 from kadence._batches import check_not_empty
-from kadence._randomness import preserved_randomness
+from kadence._randomness import preserved_randomness, seed_global
 from kadence._restore import given_back
-from kadence._sweeper import Move, Sweeper, check_model, check_repeatable
+from kadence._sweeper import Move, Sweeper, check_model, check_repeatable, seed_of_run
 from kadence._text import table
 from kadence.groups import LayerGroups, layer_decay
 from kadence.schedules import Cosine, warmup
@@ -206,6 +206,7 @@ def lr_ladder_test(
     data = {"x": x, "y": y, "batch_size": batch_size}
     with preserved_randomness():
         seed = int(np.random.randint(2**31 - 1)) if seed is None else int(seed)
+        seed_global(seed_of_run(seed, 0))
         with given_back(model, data) as state:
             sweeper = Sweeper(model, state, data, shape, stop_factor=math.inf)
             start = _held_out_loss(model, validation_data, batch_size)

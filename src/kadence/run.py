@@ -68,8 +68,8 @@ def train_classifier(
     """Fine-tune a pretrained backbone on a folder of photos, with a rate per layer group.
 
     The run folder then holds `model.keras` (the epoch with the best validation accuracy), `labels.json`, `run.json`,
-    `history.csv`, `rates.json`, `rates.png` and `curves.png`; and `range_test.json` and `range_test.png`, where the
-    rates were found.
+    `history.csv`, `rates.json`, `rates.png` and `curves.png`; where the rates were found, also `range_test.json` and
+    `range_test.png`.
 
     Args:
         settings: The `FineTuneSettings`.
@@ -123,6 +123,7 @@ def _train(
     schedule = settings.make_schedule(max(rates), len(batches))
     compile_classifier(model, settings, groups, rates, schedule, weighted=n > 1)
     warn_of_mid_cycle(schedule, settings.total_epochs(), len(batches))
+    test = None
     if settings.find_rates:
         test = stored_test(folder) or lr_range_test(model, batches, seed=settings.seed, callbacks=find_callbacks)
         rates = test.suggest().learning_rates()
@@ -132,7 +133,7 @@ def _train(
     if n > 1:
         description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.find_rates:
+    if test is not None:
         store_test(test, folder)
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))

@@ -81,3 +81,20 @@ def test_without_rich(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r'pip install "kadence\[cli\]"'):
         ProgressDisplay(Console(file=io.StringIO()))
+
+
+def test_sweeps_of_a_range_test_are_shown_in_the_same_place():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    with ProgressDisplay(console) as progress:
+        sweeps = progress.sweeps(20)
+        for _ in range(2):
+            sweeps.on_train_begin()
+            for batch in range(15):
+                sweeps.on_train_batch_end(batch % 4, {"loss": 1.0})
+            progress._bar.refresh()
+            sweeps.on_train_end()
+    assert "finding rates, sweep 1" in text.getvalue()
+    assert "finding rates, sweep 2" in text.getvalue()
+    assert "15/20" in text.getvalue()
+    assert sweeps.async_safe

@@ -45,6 +45,17 @@ class ProgressDisplay(keras.callbacks.Callback):
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
+    def sweeps(self, n_steps: int) -> "SweepDisplay":
+        """The callback that shows the sweeps of a range test in the same place.
+
+        Args:
+            n_steps: Length of a sweep, in optimizer steps. Integer >= 1.
+
+        Returns:
+            `SweepDisplay`.
+        """
+        return SweepDisplay(self._bar, n_steps)
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the epoch's bar."""
         self._began = time.perf_counter()
@@ -69,39 +80,24 @@ class ProgressDisplay(keras.callbacks.Callback):
 
 
 class SweepDisplay(keras.callbacks.Callback):
-    """Shows a bar over the steps of each sweep of a range test; for use in a `with` statement.
+    """Shows a bar over the steps of each sweep of a range test; from `ProgressDisplay.sweeps`.
 
     Args:
-        console: `rich.console.Console` to print on.
+        bar: `rich.progress.Progress` to show it in.
         n_steps: Length of a sweep, in optimizer steps. Integer >= 1.
-
-    Raises:
-        ImportError: If rich is not installed.
     """
 
     #: As in `ProgressDisplay`.
     async_safe = True
 
-    def __init__(self, console: Any, n_steps: int):
+    def __init__(self, bar: Any, n_steps: int):
         super().__init__()
-        progress = _checks.extra("rich.progress", "cli", "The progress display")
-        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
-        self._bar = progress.Progress(
-            *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-        )
-        self._n_steps, self._n_sweeps = n_steps, 0
-
-    def __enter__(self) -> "SweepDisplay":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self._bar, self._n_steps, self._n_sweeps = bar, n_steps, 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the sweep's bar."""
         self._n_sweeps += 1
-        self._task = self._bar.add_task(f"finding rates, sweep {self._n_sweeps}", total=self._n_steps)
+        self._task = self._bar.add_task(f"finding rates, sweep {self._n_sweeps}", total=self._n_steps, loss="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""

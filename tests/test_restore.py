@@ -1,0 +1,117 @@
+import signal
+
+import keras
+import numpy as np
+import pytest
+from range_tests import assert_untouched, compiled, data, everything
+
+from kadence._restore import ModelState, _uninterrupted, given_back
+
+X, Y = data()
+DATA = {"x": X, "y": Y, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = compiled(run_eagerly=True)
+    model.optimizer.build(model.trainable_variables)
+    model.evaluate(X[:8], Y[:8], verbose=0)
+    return model
+
+
+def spoil(model):
+    """As a `fit` that was broken off may leave it."""
+    for variable in [*model.variables, *model.metrics_variables]:
+        variable.assign(np.ones(variable.shape))
+        if keras.backend.backend() == "jax":
+            variable._value = None
+    model.stop_training = True
+    model.steps_per_execution = 7
+    vars(model).update(train_function=print, _initial_epoch=3, train_step=print)
+
+
+def test_a_spoilt_model_is_put_back(model):
+    before = everything(model)
+    with given_back(model, DATA):
+        spoil(model)
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_also_after_an_error(error, model):
+    def broken():
+        with given_back(model, DATA):
+            spoil(model)
+            raise error
+
+    before = everything(model)
+    with pytest.raises(error):
+        broken()
+    assert_untouched(model, before)
+
+
+def test_variables_can_be_put_back_again_and_again(model):
+    before = everything(model)
+    with given_back(model, DATA) as state:
+        for _ in range(3):
+            for variable in model.trainable_variables:
+                variable.assign(np.ones(variable.shape))
+            state.put_back_variables()
+            assert_untouched(model, before)
+
+
+def test_loss_and_metrics_that_are_not_built_stay_so():
+    """Keras would draw another order of the data for them in the next fit."""
+    model = compiled(run_eagerly=True)
+    loss, metrics = model._compile_loss, model._compile_metrics
+    with given_back(model, DATA):
+        assert model._compile_loss is not loss
+        model.evaluate(X[:8], Y[:8], verbose=0)
+    assert model._compile_loss is loss
+    assert model._compile_metrics is metrics
+    assert not loss.built
+    assert not metrics.built
+
+
+def test_a_model_is_built_before_its_state_is_taken():
+    model = compiled(built=False, run_eagerly=True)
+    state = ModelState(model, DATA)
+    assert model.built
+    weights = model.get_weights()
+    for variable in model.variables:
+        variable.assign(np.ones(variable.shape))
+    state.put_back()
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_model_that_cannot_be_built_keeps_its_parts():
+    model = compiled(built=False, run_eagerly=True)
+    loss = model._compile_loss
+    with pytest.raises(Exception):  # noqa: B017, PT011 - the error of the backend
+        ModelState(model, {"x": np.zeros((8, 3, 0)), "y": Y[:8]})
+    assert model._compile_loss is loss
+
+
+def test_ctrl_c_waits_for_the_end():
+    done = []
+
+    def interrupted():
+        with _uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [True]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow tracks what a model is given")
+def test_the_model_does_not_keep_track_of_the_stand_in(model):
+    before = sorted(model._trackable_children())
+    with given_back(model, DATA):
+        vars(model)["optimizer"] = keras.optimizers.SGD()
+    assert sorted(model._trackable_children()) == before
