@@ -1,5 +1,6 @@
 """One quiet, repeatable setting for every test: a backend, no screen, the same random numbers."""
 
+import contextlib
 import os
 import sys
 
@@ -10,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import hypothesis
 import keras
 import pytest
+from once import no_backend
 
 # A deadline or a "too slow" would judge the machine; random examples would judge the day.
 hypothesis.settings.register_profile(
@@ -20,6 +22,13 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_report_header():
     return f"backend: {keras.backend.backend()}, Keras {keras.__version__}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Fixtures of a test marked `once` are watched too."""
+    with no_backend() if item.get_closest_marker("once") else contextlib.nullcontext():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

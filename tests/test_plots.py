@@ -11,6 +11,8 @@ import kadence
 from kadence.plots import plot_history, plot_rates, plot_schedule
 from kadence.records import RateRecord
 
+pytestmark = pytest.mark.once
+
 SCHEDULE = kadence.WarmRestarts(1e-2, first_cycle_steps=10, cycle_mult=2, lr_min=1e-5)
 
 

@@ -146,6 +146,7 @@ class _Early(_Late):
     shift = -1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mult", MULTS)
 @pytest.mark.parametrize("cls", [_Late, _Early])
 def test_the_oracle_sees_every_position_that_is_off_by_one(mult, cls):
@@ -162,6 +163,7 @@ def test_the_oracle_sees_every_position_that_is_off_by_one(mult, cls):
 # Exactness
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mult", MULTS)
 def test_numpy_is_exact(mult):
     looked_at = 0
@@ -174,6 +176,7 @@ def test_numpy_is_exact(mult):
     assert looked_at > 400 * 3 * 16
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_numpy_is_exact_at_every_restart_up_to_ten_million_steps():
     looked_at = 0
