@@ -10,8 +10,6 @@ OLDEST := .venv-oldest
 BACKENDS := jax tensorflow torch
 EXTRAS := demo dev ray $(BACKENDS)
 
-PYTEST := $(BIN)/python -m pytest $(if $(FAST),-m "not slow") $(PYTEST_ARGS)
-
 TF_CPP_MIN_LOG_LEVEL ?= 3
 PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 export TF_CPP_MIN_LOG_LEVEL PIP_DISABLE_PIP_VERSION_CHECK
@@ -28,11 +26,15 @@ demo: .venv/.installed-demo .venv/.installed-tensorflow ## Fine-tune a real back
 
 test: test-jax ## Run the tests on JAX (FAST=1 leaves out the slow ones; PYTEST_ARGS=...)
 
-test-jax test-tensorflow test-torch: test-%: .venv/.installed-dev .venv/.installed-%
-	KERAS_BACKEND=$* $(PYTEST)
+# Tests marked `once` touch no backend: JAX alone runs them.
+test-jax: LEFT_OUT = $(if $(FAST),slow)
+test-tensorflow test-torch: LEFT_OUT = once$(if $(FAST), or slow)
 
-test-tensorflow: ## Run the tests on TensorFlow
-test-torch: ## Run the tests on PyTorch
+test-jax test-tensorflow test-torch: test-%: .venv/.installed-dev .venv/.installed-%
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -m "$(if $(LEFT_OUT),not ($(LEFT_OUT)))" $(PYTEST_ARGS)
+
+test-tensorflow: ## Run the tests on TensorFlow, less those that touch no backend
+test-torch: ## Run the tests on PyTorch, likewise
 test-all: $(BACKENDS:%=test-%) ## Run the tests on the three backends in turn
 
 test-oldest: $(OLDEST)/.installed ## Run the fast tests with the oldest supported versions (Python 3.11 or 3.12)

@@ -7,6 +7,8 @@ import pytest
 
 from kadence import _backend
 
+pytestmark = pytest.mark.once
+
 NAMES = ("tensorflow", "torch", "jax")
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from kadence import WarmRestarts, scale_for_batch, solve_cycles
 from kadence.budgets import cycle_lengths
 
+pytestmark = pytest.mark.once
+
 MAX = 2**31 - 1
 
 

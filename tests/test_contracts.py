@@ -11,12 +11,16 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import keras
 import pytest
+from once import no_backend
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import kadence
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "kadence"
@@ -259,23 +263,22 @@ def test_every_file_has_its_tests(name):
     assert list((ROOT / "tests").rglob(f"test_{stem}.py")), f"write tests/test_{stem}.py"
 
 
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda: keras.Variable(0.0),
+        lambda: keras.layers.Dense(1)(keras.Input((1,))),
+        lambda: keras.ops.convert_to_tensor(0.0),
+        lambda: kadence.Constant(0.1)(0),
+    ],
+    ids=["variable", "layer", "tensor", "schedule"],
+)
+def test_what_is_marked_once_is_stopped_where_it_touches_a_backend(touch):
+    with no_backend(), pytest.raises(pytest.fail.Exception, match="marked `once`"):
+        touch()
+
+
 # The pages and the versions around the package
-
-
-def code_blocks():
-    """(page, line, code) of the Python blocks; `<!-- no-run: reason -->` right above a block exempts it."""
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = page.read_text(encoding="utf-8")
-        for match in re.finditer(r"(<!-- no-run: .+? -->\n+)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            line = text[: match.start(2)].count("\n")
-            if not match[1]:
-                yield pytest.param(page, line, match[2], id=f"{page.stem}-line{line}")
-
-
-@pytest.mark.parametrize(("page", "line", "code"), list(code_blocks()))
-def test_code_block_runs(page, line, code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n" * line + code, page, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own pages
 
 
 def test_changelog_is_in_form_and_names_this_version():

@@ -8,6 +8,8 @@ from PIL import Image
 from kadence.data import ImageBatches, find_images, read_image, scan_folder
 from kadence.digits import write_digits
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def few_digits(monkeypatch):

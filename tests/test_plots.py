@@ -22,6 +22,8 @@ from kadence.plots import (
 from kadence.range_test import Curve, RangeTest
 from kadence.records import RateRecord
 
+pytestmark = pytest.mark.once
+
 SCHEDULE = kadence.WarmRestarts(1e-2, first_cycle_steps=10, cycle_mult=2, lr_min=1e-5)
 
 

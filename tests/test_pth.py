@@ -9,6 +9,8 @@ import pytest
 
 from kadence._pth import read_pth
 
+pytestmark = pytest.mark.once
+
 MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 

@@ -6,6 +6,8 @@ import pytest
 
 from kadence.records import RateRecord, write_text
 
+pytestmark = pytest.mark.once
+
 
 def record(steps=(0, 1, 2), losses=(3.0, 2.0, 1.0), **rates):
     rates = rates or {"low": [1e-5, 1e-7, 1e-300], "head": [0.1, 1 / 3, 0.0]}

@@ -353,10 +353,8 @@ train_classifier(settings, folder, resume=os.path.exists(folder), callbacks=[AtB
 def test_a_run_killed_three_times_ends_as_one_that_was_not(whole, photos, tmp_path):
     folder = tmp_path / "killed"
     finished = {"batch": 1, "before backup": 1, "in backup": 2}
-    # What one process has compiled the next one need not compile again.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for moment, epochs in finished.items():
-        done = tiny.python(KILLED, photos, folder, moment, **cache)
+        done = tiny.python(KILLED, photos, folder, moment)
         assert done.returncode == -signal.SIGKILL, done.stderr
         backups = {path.name for path in (folder / "backup").iterdir()}
         assert backups - {"part"} == {f"epoch_{epochs:05d}"}

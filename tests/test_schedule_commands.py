@@ -12,7 +12,10 @@ import kadence
 from kadence._schedule_commands import _MAKERS
 
 # `main` prints warnings itself; as errors they would not reach it.
-pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning"),
+]
 
 #: Flags -> the schedule they say, over 100 steps of 10 an epoch.
 COMMANDS = {

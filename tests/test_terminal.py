@@ -8,6 +8,8 @@ import pytest
 
 from kadence import _terminal
 
+pytestmark = pytest.mark.once
+
 
 def test_words_and_numbers():
     assert _terminal.words(" a, b,,c ") == ("a", "b", "c")

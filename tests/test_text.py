@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from kadence._text import rate_lines, spark_lines, sparkline, table
 
+pytestmark = pytest.mark.once
+
 
 def test_table():
     rows = [["name", "n", ""], ["a", "1,000", "cut short"], ["longer", "1", ""]]

@@ -25,6 +25,8 @@ from kadence import (
 )
 from kadence.budgets import cycle_lengths
 
+pytestmark = pytest.mark.once
+
 MAX = 2**31 - 1
 NOWHERE = (-1, -1)
 

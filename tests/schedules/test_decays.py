@@ -6,6 +6,8 @@ from bad_input import assert_integer, assert_number
 
 from kadence import Exponential, InverseSquareRoot, Polynomial, Step, warmup
 
+pytestmark = pytest.mark.once
+
 
 def torch_rates(make, n_steps, lr=1.0):
     """Rates of a PyTorch scheduler."""

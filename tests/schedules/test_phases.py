@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from kadence import OneCycle, SlantedTriangular, WarmupStableDecay, one_cycle
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("three_phase", [False, True])
 @pytest.mark.parametrize(("curve", "name"), [("cosine", "cos"), ("linear", "linear")])

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import kadence
 
+pytestmark = pytest.mark.once
+
 ODD = [None, True, "0.1", math.nan, math.inf, -math.inf, -1.0, -1, 0, 0.0, -0.0, 5e-324, 1e-300, 1e300, MAX, MAX + 1]
 REAL = st.sampled_from([0.0, 0.1, 0.5, 1.0, 1, 2, 10.0]) | st.floats(0.0, 1.0) | st.floats() | st.sampled_from(ODD)
 WHOLE = st.integers(0, 40) | st.integers(1, MAX) | st.integers() | st.sampled_from([*ODD, 1.0, 2.5])
