@@ -393,6 +393,14 @@ def test_resuming_a_finished_run_changes_nothing(whole, photos, copy, nothing_ch
     assert result.groups.names == whole.groups.names
 
 
+def test_a_run_of_a_version_without_a_setting_is_resumed(photos, copy):
+    description = json.loads((copy / "run.json").read_text(encoding="utf-8"))
+    del description["settings"]["replicas"]
+    (copy / "run.json").write_text(json.dumps(description), encoding="utf-8")
+    train_classifier(tiny.settings(photos, augment=True), copy, resume=True)
+    assert json.loads((copy / "run.json").read_text(encoding="utf-8"))["settings"]["replicas"] == 1
+
+
 def test_resuming_draws_the_pictures_that_a_kill_prevented(copy, photos):
     for name in ("rates.png", "curves.png"):
         (copy / name).unlink()

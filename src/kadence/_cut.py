@@ -63,6 +63,8 @@ class Cut:
 
     def before(self) -> keras.Model:
         """The part from the model's inputs to the cut, as a `keras.Model` with the same layers."""
+        if not self._alias:  # no nested model is taken apart: the tensors are all there
+            return self._model(self._root._inputs_struct, self.tensor, "features")
         inputs = keras.tree.map_structure(_input_like, self._root._inputs_struct)
         pairs = zip(self._root.inputs, keras.tree.flatten(inputs), strict=True)
         env = {id(old): new for old, new in pairs}

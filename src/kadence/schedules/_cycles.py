@@ -49,8 +49,8 @@ def _runs(first_cycle_steps: int, cycle_mult: float) -> _Runs:
                 following += 1
             start, cycle = start + (following - cycle) * length, following
     starts, first_cycles, lengths, beyond = zip(*rows, strict=True)
-    integers = (np.array(column, np.int32) for column in (starts, first_cycles, lengths))
-    return _Runs(*integers, np.array(beyond))
+    counts = [np.array(column, np.int32) for column in (starts, first_cycles, lengths)]
+    return _Runs(counts[0], counts[1], counts[2], np.array(beyond))
 
 
 @keras.saving.register_keras_serializable(package="kadence")
