@@ -57,6 +57,7 @@ from kadence.schedules import (  # noqa: E402
 )
 from kadence.settings import FineTuneSettings  # noqa: E402
 from kadence.slots import rebuild_optimizer  # noqa: E402
+from kadence.strategies import Strategy  # noqa: E402
 from kadence.tta import predict_augmented  # noqa: E402
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "SnapshotEnsemble",
     "SnapshotSaver",
     "Step",
+    "Strategy",
     "WarmRestarts",
     "WarmupStableDecay",
     "average_weights",
