@@ -55,11 +55,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the order of the sides changes")
     parser.add_argument("--seeds", type=int, default=4, help="half the number of trials")
     parser.add_argument("--epochs", type=int, default=8, help="length of a trial in epochs")
+    parser.add_argument("--engines", nargs="+", default=["local", "ray"], help="local, ray")
     arguments = parser.parse_args()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{2 * arguments.seeds} trials on {keras.backend.backend()}, {os.cpu_count()} cores, load before: {load}")
-    engines = ["local", *(["ray"] if importlib.util.find_spec("ray") else [])]
-    for engine in engines:
+    for engine in arguments.engines:
+        if engine == "ray" and importlib.util.find_spec("ray") is None:
+            print("ray is not installed")
+            continue
         times: dict[int, list[float]] = {jobs: [] for jobs in WORKERS}
         for turn in range(arguments.rounds):
             for jobs in WORKERS if turn % 2 == 0 else reversed(WORKERS):

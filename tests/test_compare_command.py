@@ -1,6 +1,7 @@
 """`kadence compare` as a user meets it: photos in, a table and three files out, and a message for each mistake."""
 
 import json
+import re
 
 import compare_models
 import pytest
@@ -9,6 +10,7 @@ from command import command, one_message
 
 from kadence import Comparison, _engines, classifier
 from kadence._compare_command import build_network
+from kadence.backbones import load_backbone
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
 
@@ -44,7 +46,7 @@ def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
     words = ["--strategies", "constant,frozen", "--seeds", "1", "--rates", "1e-2"]
     assert compare(photos, tmp_path / "out", *words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1/2  constant  rate 0.01  judge  seed 0  done 0.")
+    assert re.match(r"1/2  constant  rate 0\.01  judge  seed 0  done [01]\.\d{4}  \d+ s$", lines[0]), lines
     assert lines[2].split()[:4] == ["strategy", "rate", "n", "accuracy"]
     assert "One seed: no interval and no probability." in " ".join(lines)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -137,3 +139,14 @@ def test_the_network_is_found_by_its_name():
     assert model.output_shape == (None, 3)
     assert groups.names == ["group_1", "group_2", "group_3"]
     assert all(layer.trainable for layer in model._flatten_layers())
+
+
+@pytest.mark.slow
+def test_the_real_backbone_in_two_workers(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(classifier, "load_backbone", load_backbone)
+    words = ["--strategies", "discriminative+cosine,frozen", "--seeds", "1", "--rates", "3e-3", "--jobs", "2"]
+    words += ["--image-size", "64", "--epochs", "2", "--batch-size", "4"]
+    assert command("compare", photos, "--out", tmp_path / "out", *words) == 0
+    found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row.n for row in found.rows] == [1, 1]
+    assert max(row.mean for row in found.rows) > 0.5, capsys.readouterr().out

@@ -8,6 +8,7 @@ import sys
 import time
 
 import compare_models
+import keras
 import pytest
 import tiny
 from compare_models import outcome, trial
@@ -106,6 +107,7 @@ def start(*arguments):
     return process
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend takes part in it, but each is slow to import")
 def test_two_processes_share_the_trials_and_a_killed_one_loses_nothing(tmp_path):
     """Both begin at once; one holds a claim when it is killed, and the other takes the trial over."""
     steady, doomed = start(tmp_path / "s"), start(tmp_path / "s", "stop")

@@ -144,7 +144,9 @@ def _check_metric(problem: Problem, model: keras.Model) -> None:
     rule = "be a metric that the model has"
     try:
         metrics = [] if problem.metric == "loss" else [problem.metric]
-        model.compile("sgd", loss=problem.loss, metrics=metrics, run_eagerly=True)
+        # One batch: a graph would take longer than it saves, but JAX compiles each operation of an eager model.
+        eagerly = keras.backend.backend() != "jax"
+        model.compile("sgd", loss=problem.loss, metrics=metrics, run_eagerly=eagerly)
         x, *targets = problem.validation.first(2)
         found: Any = model.test_on_batch(x, *targets[:1], return_dict=True)
     except (ValueError, TypeError) as error:
