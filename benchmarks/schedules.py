@@ -167,15 +167,16 @@ def called(schedule: Any, n_calls: int) -> Callable[[], Any]:
     """Many calls of a compiled function of the step, one after another, from Python; on PyTorch, eagerly."""
     backend = keras.backend.backend()
     steps = [keras.ops.convert_to_tensor(step, "int32") for step in range(n_calls)]
+    # A function around the schedule, as in `fit`: the caches of the compilers hash what they compile at each call.
     function = schedule
     if backend == "jax":
         import jax
 
-        function = jax.jit(schedule)
+        function = jax.jit(lambda step: schedule(step))
     elif backend == "tensorflow":
         import tensorflow as tf
 
-        function = tf.function(schedule, jit_compile=True)
+        function = tf.function(lambda step: schedule(step), jit_compile=True)
     return lambda: [function(step) for step in steps]
 
 
