@@ -82,6 +82,8 @@ class ModelState:
             if value is not _MISSING:
                 vars(self._model)[name] = value
         self.put_back_variables()
+        if self._modes:
+            self._model.train(self._modes[0][1])  # also the parameter lists that Keras made anew
         for module, training in self._modes:
             module.training = training
         for tensor, gradient in self._gradients:

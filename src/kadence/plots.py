@@ -137,7 +137,7 @@ def plot_range_test(test: RangeTest, ax: "Axes | None" = None) -> "Axes":
     axes.set_ylim(*_loss_limits(test, names))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     what = f"{test.loss} loss"
-    return _finish(axes, "learning rate", f"{what} less what the other groups did" if test.per_group else what)
+    return _finish(axes, "learning rate", f"{what} less that with the group at rate 0" if test.per_group else what)
 
 
 def _plot_sweep(test: RangeTest, name: str, colour: str, axes: Any) -> None:

@@ -118,7 +118,7 @@ class RangeTest:
         """The losses of each run of a group, cut to the shortest.
 
         Where a group was swept on its own, the others went on learning at their own rates. What they did is taken off:
-        a loss is that of the sweep less that of the same step with this group at rate 0, plus the mean of the latter.
+        a loss is that of the sweep less that of the same step, on the same batch, with this group at rate 0.
 
         Args:
             name: A group, or "all".
@@ -133,10 +133,9 @@ class RangeTest:
         swept = [curve.losses for curve in self.curves if curve.group == name]
         bases = [curve.losses for curve in self.baselines if curve.group == name]
         length = min(map(len, [*swept, *bases]), default=0)
-        if not bases or not length:
+        if not bases:
             return [losses[:length] for losses in swept]
-        pairs = zip(swept, bases, strict=True)
-        return [losses[:length] - base[:length] + base[:length].mean() for losses, base in pairs]
+        return [losses[:length] - base[:length] for losses, base in zip(swept, bases, strict=True)]
 
     def losses(self, name: str = "all") -> np.ndarray:
         """The mean over the runs of what `runs` gives.
