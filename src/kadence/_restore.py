@@ -84,7 +84,7 @@ class ModelState:
                 vars(self._model)[name] = value
         self.put_back_variables()
         if self._modes:
-            self._model.train()  # for the parameter lists that Keras made anew
+            self._model.train(self._modes[0][1])  # also the parameter lists that Keras made anew
         for module, training in self._modes:
             module.training = training
         for tensor, gradient in self._gradients:
