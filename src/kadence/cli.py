@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
-        begun = out is not None and (out / "run.json").is_file()
+        begun = hasattr(options, "resume") and out is not None and (out / "run.json").is_file()
         say("Stopped." + (f" Go on with the same command and --resume (run folder {out})." if begun else ""))
         return 130
     except _EXPECTED as error:

@@ -1,5 +1,6 @@
 """The learning-rate range test: a sweep over the rates, after which the model is as it was before."""
 
+import contextlib
 import types
 import warnings
 from collections.abc import Sequence
@@ -155,6 +156,12 @@ class _Move:
     still: list[float]
 
 
+def _strategy_of(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Where an optimizer is made: on TensorFlow, in the strategy that the model was made in."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
 class _Sweeper:
     """A model with a swept stand-in for its optimizer."""
 
@@ -172,8 +179,9 @@ class _Sweeper:
         factors = [1.0] if grouped is None else grouped.lr_multipliers
         factors = [float(f.at(update)) if isinstance(f, Schedule) else f for f in factors]
         self.multipliers = dict(zip(self.current_rates, factors, strict=True))
-        self._sweep = Sweep(model.optimizer, rates)
-        self._sweep.build(model.trainable_variables)
+        with _strategy_of(model):
+            self._sweep = Sweep(model.optimizer, rates)
+            self._sweep.build(model.trainable_variables)
         # JAX finds a compiled step by its function: this one must not be taken for that of another optimizer.
         step = model.train_step
         vars(model).update(
