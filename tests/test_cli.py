@@ -147,6 +147,22 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(photos, tmp_path, monkeypatch,
     assert "epoch kept" in capsys.readouterr().out
 
 
+def test_rates_can_be_found_first(photos, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def train(settings, folder, resume, callbacks, find_callbacks):
+        asked.append((settings.find_rates, settings.rates, len(find_callbacks)))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "train_classifier", train)
+    assert finetune(photos, tmp_path / "run", rates="find") == 1
+    assert finetune(photos, tmp_path / "run", rates="1,2,3") == 1
+    assert asked == [(True, None, 1), (False, (1.0, 2.0, 3.0), 1)]
+    capsys.readouterr()
+    assert finetune(photos, tmp_path / "run", rates="finde") == 2
+    one_message(capsys, "--rates", "must be numbers with commas between them")
+
+
 def test_ctrl_c_before_there_is_a_run_does_not_speak_of_resuming(photos, tmp_path, monkeypatch, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -497,6 +513,7 @@ FLAGS = {
     "plan": "warm-restarts cosine constant one-cycle from-points",
     "plan one-cycle": "--rates --epochs --minutes --samples --batch-size --accumulation --optimizer --png --json",
     "doctor": "MODEL.keras",
+    "find": "PHOTOS --rates --per-group --steps --runs --lr-min --lr-max --backbone --split --seed --out",
     "groups": "--backbone --split --list",
     "predict": "RUN PHOTO_OR_FOLDER --csv",
 }
