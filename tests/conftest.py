@@ -52,3 +52,11 @@ def repeatable():
     keras.config.set_dtype_policy(policy)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_is_compiled():
+    """Programs that no later file runs would add up to gigabytes; JAX keeps them for ever."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -173,6 +173,22 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(photos, tmp_path, monkeypatch,
     assert "epoch kept" in capsys.readouterr().out
 
 
+def test_rates_can_be_found_first(photos, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def train(settings, folder, resume, callbacks, find_callbacks):
+        asked.append((settings.find_rates, settings.rates, len(find_callbacks)))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "train_classifier", train)
+    assert finetune(photos, tmp_path / "run", rates="find") == 1
+    assert finetune(photos, tmp_path / "run", rates="1,2,3") == 1
+    assert asked == [(True, None, 1), (False, (1.0, 2.0, 3.0), 1)]
+    capsys.readouterr()
+    assert finetune(photos, tmp_path / "run", rates="finde") == 2
+    one_message(capsys, "--rates", "must be numbers with commas between them")
+
+
 def test_ctrl_c_before_there_is_a_run_does_not_speak_of_resuming(photos, tmp_path, monkeypatch, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -523,6 +539,7 @@ FLAGS = {
     "plan": "warm-restarts cosine constant one-cycle from-points",
     "plan one-cycle": "--rates --epochs --minutes --samples --batch-size --accumulation --optimizer --png --json",
     "doctor": "MODEL.keras",
+    "find": "PHOTOS --rates --per-group --steps --runs --lr-min --lr-max --backbone --split --seed --out",
     "groups": "--backbone --split --list",
     "predict": "RUN PHOTO_OR_FOLDER --csv",
 }
@@ -566,7 +583,7 @@ def test_the_installed_command_on_real_photos(tmp_path):
         arguments = [program, *map(str, words)]
         return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=900)
 
-    words = ["--image-size", 64, "--epochs", 3, "--cycle-mult", 2, "--batch-size", 10, "--rates", "2e-4,4e-4,2e-3"]
+    words = ["--image-size", 48, "--epochs", 3, "--cycle-mult", 2, "--batch-size", 10, "--rates", "2e-4,4e-4,2e-3"]
     words = ["finetune", digits / "train", "--validation", digits / "test", "--no-augment", "--out", "run", *words]
     done = kadence_command(*words)
     assert done.returncode == 0, done.stderr

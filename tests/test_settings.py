@@ -43,6 +43,12 @@ def test_epochs_may_be_left_out_but_not_be_nonsense():
         assert_rejects(with_value("epochs"), "epochs", value, ValueError)
 
 
+def test_find_rates_is_a_switch():
+    assert FineTuneSettings(photos="photos").find_rates is False
+    for value in (None, 1, "find"):
+        assert_rejects(with_value("find_rates"), "find_rates", value, TypeError)
+
+
 @pytest.mark.parametrize("name", ["optimizer", "schedule", "batch_norm"])
 def test_choices_are_checked(name):
     for value in (None, 1, True, ["adam"]):

@@ -52,7 +52,7 @@ def one_batch(data: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
 
     Args:
         data: What `fit` takes as `validation_data`: arrays (x, y) or (x, y, sample_weight), or a dataset.
-        batch_size: Samples in it, where the data is arrays; 32 if None. Of a dataset, that of its first batch.
+        batch_size: Samples in it, where the data is arrays; 32 if None. Of a dataset, at most those of a batch.
 
     Returns:
         x, y and the sample weights, NumPy arrays in the structure of the data; None for those that are missing.
@@ -63,20 +63,22 @@ def one_batch(data: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
     if isinstance(data, (tuple, list)) and _are_arrays(data):
         whole = keras.tree.map_structure(_as_numpy, tuple(data))
         return _unpacked(_spread(whole, batch_size or _DEFAULT_BATCH))
-    batches = [keras.tree.map_structure(_as_numpy, batch) for batch in _some_batches(data)]
-    if not batches:
+    n_batches = min(_LOOK_AT if (n := _size(data)) is None or n < 0 else n, _LOOK_AT)
+    parts, size = [], 0
+    for batch in _some_batches(data, n_batches):
+        arrays = keras.tree.map_structure(_as_numpy, batch)
+        size = size or _samples(arrays)
+        parts.append(_spread(arrays, -(-size // n_batches)))  # all of them would be many pictures
+    if not parts:
         raise ValueError(_checks.sentence("validation_data", "hold at least one batch", type(data).__name__))
-    size = _samples(batches[0])
-    together = keras.tree.map_structure(_joined, *batches)
-    return _unpacked(_spread(together, size))
+    return _unpacked(_spread(keras.tree.map_structure(_joined, *parts), size))
 
 
-def _some_batches(data: Any) -> Iterator[Any]:
+def _some_batches(data: Any, n_batches: int) -> Iterator[Any]:
     if isinstance(data, keras.utils.PyDataset):
-        n = _size(data) or 0
-        indices = np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).astype(int))
+        indices = np.linspace(0, (_size(data) or n_batches) - 1, n_batches).astype(int)
         return (data[int(index)] for index in indices)
-    return itertools.islice(iter(data), _LOOK_AT)
+    return itertools.islice(iter(data), n_batches)
 
 
 def _as_numpy(leaf: Any) -> Any:

@@ -36,7 +36,7 @@ class _SweptRates(UpdatesByGroup):
         super().build(variables)
         real = keras.config.floatx()
         #: Batches seen in this run, those included that a loss scale skipped.
-        self._position = self.add_variable((), dtype="int32", name="sweep_position")
+        self._position = self.add_variable((), dtype="int32", aggregation="only_first_replica", name="sweep_position")
         self._factors = self.add_variable((n_groups,), dtype=real, name="sweep_factors")
         self._still = self.add_variable((n_groups,), dtype=real, name="sweep_still")
 

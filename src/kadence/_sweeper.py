@@ -1,5 +1,6 @@
 """A model whose optimizer is exchanged for one of which the rates are swept, and the runs of it."""
 
+import contextlib
 import types
 import warnings
 from collections.abc import Sequence
@@ -83,6 +84,12 @@ class Move:
     still: list[float]
 
 
+def _strategy_of(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Where an optimizer is made: on TensorFlow, in the strategy that the model was made in."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
 class Sweeper:
     """A model with a swept stand-in for its optimizer; one compiled step serves all its runs.
 
@@ -115,8 +122,9 @@ class Sweeper:
         factors = [1.0] if grouped is None else grouped.lr_multipliers
         factors = [float(f.at(update)) if isinstance(f, Schedule) else f for f in factors]
         self.multipliers = dict(zip(self.current_rates, factors, strict=True))
-        self._sweep = Sweep(model.optimizer, rates)
-        self._sweep.build(model.trainable_variables)
+        with _strategy_of(model):
+            self._sweep = Sweep(model.optimizer, rates)
+            self._sweep.build(model.trainable_variables)
         # JAX finds a compiled step by its function: this one must not be taken for that of another optimizer.
         step = model.train_step
         vars(model).update(

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
-        begun = out is not None and (out / "run.json").is_file()
+        begun = hasattr(options, "resume") and out is not None and (out / "run.json").is_file()
         how = f"Go on with the same command and --resume (run folder {out})." if begun else ""
         say(f"Stopped. {getattr(options, 'stopped', how)}".rstrip())
         return 130
