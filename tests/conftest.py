@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -19,6 +20,9 @@ import hypothesis
 import keras
 import pytest
 from once import no_backend
+
+# A background job of a shell ignores it, and Python then sets no handler: Ctrl-C would do nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline or a "too slow" would judge the machine; random examples would judge the day.
 hypothesis.settings.register_profile(

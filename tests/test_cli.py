@@ -147,11 +147,9 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(photos, tmp_path, monkeypatch,
 
     monkeypatch.chdir(tmp_path)
     words = ["finetune", photos, *tiny.flags()]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with monkeypatch.context() as patch:
         patch.setattr(cli, "ProgressDisplay", Interrupted)
         assert command(*words) == 130
-    signal.signal(signal.SIGINT, before)
     output = capsys.readouterr()
     folder = Path("runs") / photos.name  # where it goes without --out
     assert output.err == f"kadence: Stopped. Go on with the same command and --resume (run folder {folder}).\n"
@@ -193,7 +191,7 @@ def test_ctrl_c_before_there_is_a_run_does_not_speak_of_resuming(photos, tmp_pat
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kadence.run, "scan_folder", interrupted)
+    monkeypatch.setattr(_setup, "scan_folder", interrupted)
     assert finetune(photos, tmp_path / "run") == 130
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().err == "kadence: Stopped.\n"
