@@ -19,7 +19,7 @@ from PIL import Image
 
 import kadence
 import kadence.digits
-from kadence import classifier, cli
+from kadence import _setup, classifier, cli
 from kadence.backbones import backbone_names
 
 # `main` prints warnings itself; as errors they would not reach it.
@@ -174,7 +174,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(photos, tmp_path, monkeypatch,
 def test_rates_can_be_found_first(photos, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def train(settings, folder, resume, callbacks, find_callbacks):
+    def train(settings, folder, *, find_callbacks, **options):
         asked.append((settings.find_rates, settings.rates, len(find_callbacks)))
         raise ValueError("enough")
 
