@@ -542,7 +542,7 @@ def test_the_installed_command_on_real_photos(tmp_path):
         arguments = [program, *map(str, words)]
         return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=900)
 
-    words = ["--image-size", 64, "--epochs", 3, "--cycle-mult", 2, "--batch-size", 10, "--rates", "2e-4,4e-4,2e-3"]
+    words = ["--image-size", 48, "--epochs", 3, "--cycle-mult", 2, "--batch-size", 10, "--rates", "2e-4,4e-4,2e-3"]
     words = ["finetune", digits / "train", "--validation", digits / "test", "--no-augment", "--out", "run", *words]
     done = kadence_command(*words)
     assert done.returncode == 0, done.stderr
