@@ -47,7 +47,7 @@ def pytest_runtest_protocol(item):
 
 
 @pytest.fixture(autouse=True)
-def repeatable():
+def repeatable(request):
     """Seed every test alike, and give back what it may change for all the others."""
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     keras.utils.set_random_seed(0)
@@ -56,11 +56,5 @@ def repeatable():
     keras.config.set_dtype_policy(policy)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forget_what_is_compiled():
-    """Programs that no later file runs would add up to gigabytes; JAX keeps them for ever."""
-    yield
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
+    if request.node.get_closest_marker("slow") and keras.backend.backend() == "jax":
+        sys.modules["jax"].clear_caches()  # large programs that nothing runs again: gigabytes
