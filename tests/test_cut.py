@@ -168,9 +168,9 @@ def test_a_nested_model_of_any_kind_may_be_on_one_side():
 
 
 def test_a_mask_is_a_tensor_too():
-    layers = [keras.layers.Embedding(5, 2, mask_zero=True), keras.layers.LSTM(2, name="lstm")]
+    layers = [keras.layers.Embedding(5, 2, mask_zero=True, name="embedding"), keras.layers.LSTM(2, name="lstm")]
     model = keras.Sequential([keras.Input((3,)), *layers, models.dense("head")])
-    with pytest.raises(ValueError, match="2 cross here, of 'embedding', 'not_equal'"):
+    with pytest.raises(ValueError, match=r"2 cross here, of 'embedding', 'not_equal(_\d+)?'"):
         Cut(model, "lstm")
 
 
