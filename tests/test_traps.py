@@ -71,10 +71,19 @@ def test_integer_among_piecewise_values():
     assert check(compiled(optimizers.SGD(schedules.PiecewiseConstantDecay([50], [1.0, 0.1])))) == ()
 
 
-# Where each backend is known to come a step late.
-FIRST_STEPS, T_MUL, LATE = (100, 1.5, 250) if BACKEND == "torch" else (83, 1.0, 83)
+# Where each backend is known to come a step late; PyTorch's logarithm depends on the processor.
+KNOWN = [(100, 1.5, 250), (10, 1.1, 21), (100, 2.0, 819_100)] if BACKEND == "torch" else [(83, 1.0, 83)]
 
 
+def comes_late(first_steps, t_mul, step):
+    return float(values([schedules.CosineDecayRestarts(0.1, first_steps, t_mul=t_mul)(step)])[0].item()) < 0.05
+
+
+LATE_HERE = [case for case in KNOWN if BACKEND != "torch" or comes_late(*case)]
+FIRST_STEPS, T_MUL, LATE = LATE_HERE[0] if LATE_HERE else (None, None, None)
+
+
+@pytest.mark.skipif(not LATE_HERE, reason="none of the known restarts comes late on this processor")
 def test_restart_boundaries(tmp_path):
     inputs = keras.Input((1,))
     model = keras.Model(inputs, layers.Dense(1, use_bias=False, kernel_initializer="ones")(inputs))
