@@ -18,7 +18,7 @@ def data(n=N, seed=0):
 
 
 def network(built=True):
-    """Dropout, BatchNorm, and three layers of which each is a group in `grouped`."""
+    """Dropout, BatchNorm, and two layers of which each is a group in `grouped`."""
     inputs = [keras.Input((WIDTH,))] if built else []
     return keras.Sequential(
         [
@@ -26,15 +26,14 @@ def network(built=True):
             keras.layers.Dense(8, "relu", name="low"),
             keras.layers.Dropout(0.2),
             keras.layers.BatchNormalization(),
-            keras.layers.Dense(8, "relu", name="middle"),
             keras.layers.Dense(2, name="head"),
         ]
     )
 
 
 def grouped(model, optimizer, **arguments):
-    rates = arguments or {"learning_rates": [1e-4, 1e-3, 1e-2]}
-    groups = kadence.split(model, at=["middle", "head"])
+    rates = arguments or {"learning_rates": [1e-3, 1e-2]}
+    groups = kadence.split(model, at="head")
     return kadence.DiscriminativeOptimizer(optimizer, groups, **rates)
 
 
@@ -55,7 +54,7 @@ def compiled(optimizer=None, built=True, seed=0, groups=False, **arguments):
 
 
 def bits(variable):
-    return np.array(keras.ops.convert_to_numpy(variable.value)).tobytes()
+    return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))).tobytes()
 
 
 def everything(model):

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kadence._updates import as_array
+
 #: What `fit` sets on a model, beside its variables.
 _ATTRIBUTES = (
     "optimizer",
@@ -63,7 +65,7 @@ class ModelState:
         if not model.built:
             model.evaluate(**data, steps=1, verbose=0)
         variables = {id(variable): variable for variable in [*model.variables, *model.metrics_variables]}
-        self._arrays = [(v, np.array(keras.ops.convert_to_numpy(v.value))) for v in variables.values()]
+        self._arrays = [(v, as_array(v)) for v in variables.values()]
         if keras.backend.backend() == "torch":
             self._modes = [(module, module.training) for module in model.modules()]
             self._gradients = [(v.value, v.value.grad) for v in model.trainable_variables]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._updates import GroupSettings, UpdatesByGroup, as_number, innermost
+from kadence._updates import GroupSettings, UpdatesByGroup, as_array, as_number, innermost
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Constant
 
@@ -109,7 +109,7 @@ class Sweep:
         """
         inner = innermost(self._original)
         self.optimizer.build(inner._trainable_variables if inner.built else variables)
-        self._initial = None if inner.built else [_copied(v) for v in self.optimizer.variables]
+        self._initial = None if inner.built else [as_array(v) for v in self.optimizer.variables]
         self._take_over()
 
     def has_variables(self, group: int) -> bool:
@@ -133,6 +133,7 @@ class Sweep:
         self._inner._still.assign(np.asarray(still))
 
     def _take_over(self) -> None:
+        # By way of the host: arrays of JAX are given away to the compiled step.
         original = innermost(self._original)
         if self._initial is not None:
             for variable, value in zip(self.optimizer.variables, self._initial, strict=True):
@@ -143,12 +144,7 @@ class Sweep:
             scale = layers_of(self._original)[1]
             pairs += zip(self.optimizer._variables, scale._variables, strict=True)
         for variable, value in pairs:
-            variable.assign(_copied(value))
-
-
-def _copied(variable: Any) -> np.ndarray:
-    """A copy on the host: JAX's own arrays are given away to the compiled step."""
-    return np.array(keras.ops.convert_to_numpy(variable.value))
+            variable.assign(as_array(value))
 
 
 def layers_of(optimizer: Any) -> tuple[DiscriminativeOptimizer | None, Any]:

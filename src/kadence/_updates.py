@@ -26,6 +26,18 @@ def as_number(value: Any) -> float:
     return value if isinstance(value, (int, float)) else np.asarray(keras.ops.convert_to_numpy(value)).item()
 
 
+def as_array(variable: Any) -> np.ndarray:
+    """A copy of a variable on the host, also where replicas share it.
+
+    Args:
+        variable: `keras.Variable`.
+
+    Returns:
+        Array of its shape and type.
+    """
+    return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
+
+
 def innermost(optimizer: Any) -> Any:
     """The Keras optimizer that does the updates, inside any wrappers.
 
