@@ -47,18 +47,18 @@ def test_what_moves_and_what_a_run_leaves():
         sweeper = Sweeper(model, state, DATA, RATES, stop_factor=4.0)
         (joint,) = sweeper.moves(per_group=False)
         assert joint.name == "all"
-        assert joint.factors == pytest.approx([0.01, 0.1, 1.0])
-        assert joint.still == [0.0] * 3
+        assert joint.factors == pytest.approx([0.1, 1.0])
+        assert joint.still == [0.0] * 2
         alone = sweeper.moves(per_group=True)
         assert [move.name for move in alone] == [name for name in sweeper.current_rates for _ in "12"]
-        assert [move.factors for move in alone[::2]] == np.eye(3).tolist()
+        assert [move.factors for move in alone[::2]] == np.eye(2).tolist()
         assert not any(any(move.factors) for move in alone[1::2])
-        assert alone[0].still == alone[1].still == pytest.approx([0.0, 1e-3, 1e-2])
+        assert alone[0].still == alone[1].still == pytest.approx([0.0, 1e-2])
         still = [bits(variable) for variable in model.trainable_variables]
-        curve = sweeper.run(Move("nothing", [0.0] * 3, [0.0] * 3), 0, 0, ())
+        curve = sweeper.run(Move("nothing", [0.0] * 2, [0.0] * 2), 0, 0, ())
         assert (len(curve.losses), curve.stopped) == (20, "end")
         assert [bits(variable) for variable in model.trainable_variables] == still
-        head = Move("head", [0.0, 0.0, 1.0], [0.0] * 3)
+        head = Move("head", [0.0, 1.0], [0.0] * 2)
         first, again, other = (sweeper.run(head, run, 0, ()).losses for run in (0, 0, 1))
         moved = [bits(variable) != value for variable, value in zip(model.trainable_variables, still, strict=True)]
         assert moved == ["head" in variable.path for variable in model.trainable_variables]
