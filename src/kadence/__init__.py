@@ -16,11 +16,14 @@ from kadence.durations import minutes_to_steps, parse_duration  # noqa: E402
 from kadence.ensemble import SnapshotEnsemble  # noqa: E402
 from kadence.features import CachedFeatures, FeatureBatches, cache_features  # noqa: E402
 from kadence.finder import lr_range_test  # noqa: E402
+from kadence.fine_tune_result import FineTuneResult  # noqa: E402
+from kadence.finetune import fine_tune  # noqa: E402
 from kadence.freezing import freeze_to, unfreeze  # noqa: E402
 from kadence.groups import LayerGroup, LayerGroups, group_by, layer_decay, split, split_evenly  # noqa: E402
 from kadence.ladders import LadderTest, lr_ladder_test  # noqa: E402
 from kadence.multipliers import gradual_multipliers  # noqa: E402
 from kadence.optimizer import DiscriminativeOptimizer  # noqa: E402
+from kadence.phases import FindPhase, HeadPhase, TrainPhase  # noqa: E402
 from kadence.plan import Plan, plan  # noqa: E402
 from kadence.plots import (  # noqa: E402
     plot_comparison,
@@ -70,9 +73,12 @@ __all__ = [
     "DiscriminativeOptimizer",
     "Exponential",
     "FeatureBatches",
+    "FindPhase",
+    "FineTuneResult",
     "FineTuneRun",
     "FineTuneSettings",
     "GradualUnfreeze",
+    "HeadPhase",
     "InverseSquareRoot",
     "LadderTest",
     "LayerGroup",
@@ -92,6 +98,7 @@ __all__ = [
     "SnapshotSaver",
     "Step",
     "Strategy",
+    "TrainPhase",
     "WarmRestarts",
     "WarmupStableDecay",
     "average_weights",
@@ -100,6 +107,7 @@ __all__ = [
     "check_file",
     "compare",
     "epochs_to_steps",
+    "fine_tune",
     "freeze_batch_norm",
     "freeze_to",
     "from_function",

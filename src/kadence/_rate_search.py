@@ -1,5 +1,6 @@
 """Photos -> a range test of the classifier that would be trained on them, and where a run keeps it."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,15 @@ def find_rates(
 
 
 def store_test(test: RangeTest, folder: Path) -> None:
-    """Write `range_test.json` and `range_test.png`.
+    """Write `range_test.json`, and `range_test.png` where matplotlib is installed.
 
     Args:
         test: The `RangeTest`.
         folder: Where to; it exists.
     """
     write_text(folder / FILES[0], test.to_json())
-    save_range_picture(test, folder / FILES[1])
+    if importlib.util.find_spec("matplotlib") is not None:
+        save_range_picture(test, folder / FILES[1])
 
 
 def stored_test(folder: Path) -> RangeTest | None:

@@ -89,7 +89,7 @@ class Sweep:
         self._original = optimizer
         grouped, scale = layers_of(optimizer)
         inner = innermost(optimizer)
-        clone = _remade(inner)
+        clone = remade(inner)
         settings = getattr(inner, "_group_settings", None)
         decay = settings.decay_multipliers if settings is not None else [1.0]
         clone.__class__ = _swept_class(_plain_class(inner))
@@ -173,7 +173,7 @@ def _swept_class(cls: type) -> type:
     return type(cls.__name__, (_SweptRates, cls), {"__module__": __name__, "_ungrouped": cls})
 
 
-def _remade(optimizer: Any) -> Any:
+def remade(optimizer: Any) -> Any:
     """An optimizer of the same class and settings, without state."""
     cls = _plain_class(optimizer)
     # The rate is not taken over, and a schedule or function of the user's need not have a config.

@@ -1,7 +1,7 @@
 """The frozen part of a model, run once: features in its place, and the rest as a model that trains on them."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -80,10 +80,19 @@ class CachedFeatures:
         features: The features. Array of shape (n, ...), in memory or memory-mapped.
         y: Targets, or None.
         sample_weight: Weight of each sample, or None.
+        read: What makes features, targets and weights of further data.
     """
 
-    def __init__(self, model: keras.Model, features: np.ndarray, y: Any = None, sample_weight: Any = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        features: np.ndarray,
+        y: Any = None,
+        sample_weight: Any = None,
+        read: Callable[..., tuple[np.ndarray, Any, Any]] | None = None,
+    ):
         self.model = model
+        self._read = read
         self._features: np.ndarray | None = features
         self.y, self.sample_weight = y, sample_weight
 
@@ -106,6 +115,24 @@ class CachedFeatures:
             `FeatureBatches`.
         """
         return FeatureBatches(self.features, self.y, self.sample_weight, batch_size, shuffle, seed)
+
+    def of(self, x: Any, y: Any = None, sample_weight: Any = None) -> "CachedFeatures":
+        """Features of further data, such as validation data, from the same part before the cut.
+
+        Args:
+            x: As for `cache_features`.
+            y: As for `cache_features`.
+            sample_weight: As for `cache_features`.
+
+        Returns:
+            `CachedFeatures`.
+
+        Raises:
+            ValueError: If there is no data.
+        """
+        if self._read is None:
+            raise ValueError(_checks.sentence("features", "come from `cache_features`", self._read))
+        return CachedFeatures(self.model, *self._read(x, y, sample_weight), self._read)
 
     def close(self) -> None:
         """Release the features; batches that are still in use keep them."""
@@ -170,15 +197,19 @@ def cache_features(
     cut = Cut(model, at)
     _check_still(model, cut.layers_before)
     _check_not_random(cut.layers_before, _checks.boolean("ignore_random", ignore_random))
-    before, rest = cut.before(), cut.behind()
-    store, targets, weights = _Store(limit), [], []
-    for inputs, target, weight in _batches(x, y, sample_weight, batch_size):
-        store.add(_run(before, inputs, store.rows))
-        targets.append(target)
-        weights.append(weight)
-    if not targets:
-        raise ValueError(_checks.sentence("x", "hold at least one batch", x))
-    return CachedFeatures(rest, store.finish(), concatenate(targets), concatenate(weights))
+    before = cut.before()
+
+    def read(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[np.ndarray, Any, Any]:
+        store, targets, weights = _Store(limit), [], []
+        for inputs, target, weight in _batches(x, y, sample_weight, batch_size):
+            store.add(_run(before, inputs, store.rows))
+            targets.append(target)
+            weights.append(weight)
+        if not targets:
+            raise ValueError(_checks.sentence("x", "hold at least one batch", x))
+        return store.finish(), concatenate(targets), concatenate(weights)
+
+    return CachedFeatures(cut.behind(), *read(x, y, sample_weight), read)
 
 
 def _check_still(model: Any, before: list[keras.Layer]) -> None:

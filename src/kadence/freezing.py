@@ -99,6 +99,28 @@ def unfreeze(
     return _trainable(model, groups)
 
 
+def set_trained(
+    model: keras.Model, groups: LayerGroups, wanted: Sequence[bool], batch_norm: str | Sequence[str] = "frozen"
+) -> tuple[str, ...]:
+    """Trains some layer groups and freezes the others.
+
+    Args:
+        model: Built `keras.Model`, compiled or not.
+        groups: `LayerGroups` of the model.
+        wanted: Whether each group is to train, one per group.
+        batch_norm: As for `freeze_to`.
+
+    Returns:
+        Names of the groups that train now.
+
+    Raises:
+        ValueError: If the groups are not of this model, or nothing is left to train. The model is then as it was.
+    """
+    groups = groups_of(model, groups)
+    _change(model, groups, wanted, batch_norm, False)
+    return _trainable(model, groups)
+
+
 def groups_of(model: Any, groups: LayerGroups | None) -> LayerGroups:
     """`groups`, or those of the model's optimizer, each with all weights of its layers in the model.
 

@@ -249,18 +249,22 @@ def save_run_pictures(folder: Path, record: RateRecord, rows: Sequence[Mapping[s
     Args:
         folder: Where to write them; existing ones are replaced.
         record: The `RateRecord` of the run.
-        rows: The history, a dict of metrics per epoch, with "loss" and "accuracy".
+        rows: The history, a dict of metrics per epoch, with "loss"; without
+            "accuracy" the first other metric is drawn.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    history = {name: [row[name] for row in rows] for name in rows[0]}
+    history = {name: [row[name] for row in rows] for name in rows[0] if all(name in row for row in rows)}
     figure, (axes,) = _figure(1)
     plot_rates(record, ax=axes)
     save_figure(figure, folder / "rates.png")
-    figure, (left, right) = _figure(2)
-    plot_history(history, "loss", ax=left)
-    plot_history(history, "accuracy", ax=right)
+    others = ("loss", "epoch", "seconds", "phase")
+    metrics = [name for name in history if name not in others and not name.startswith(("val_", "learning_rate_"))]
+    shown = ["loss", *(metrics if "accuracy" not in metrics else ["accuracy"])[:1]]
+    figure, panels = _figure(len(shown))
+    for name, axes in zip(shown, panels, strict=True):
+        plot_history(history, name, ax=axes)
     save_figure(figure, folder / "curves.png")
 
 

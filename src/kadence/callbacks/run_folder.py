@@ -28,16 +28,18 @@ class RunFolder(keras.callbacks.Callback):
         folder: The run's folder. It exists; if it holds a backup, `fit` goes on after the epoch of that backup.
         monitor: Metric in the logs whose largest value marks the best epoch, such as "val_accuracy"; the smaller
             "val_loss" decides between equal ones. None keeps the last epoch.
+        keep_model: Whether to write `model.keras`.
 
     Attributes:
         rows: The history, a dict per finished epoch: "epoch" from 1, "seconds", and the logs.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], monitor: str | None = None):
+    def __init__(self, folder: str | os.PathLike[str], monitor: str | None = None, keep_model: bool = True):
         super().__init__()
         self.model: Any
         self.folder = Path(folder)
         self.monitor = monitor
+        self.keep_model = keep_model
         self.rows: list[Row] = read_history(self.folder / "history.csv")
 
     @property
@@ -67,7 +69,7 @@ class RunFolder(keras.callbacks.Callback):
         row: Row = {"epoch": epoch + 1, "seconds": seconds, **{name: float(v) for name, v in (logs or {}).items()}}
         self.rows.append(row)
         write_text(self.folder / "history.csv", _csv(self.rows))
-        if self.best is row:
+        if self.keep_model and self.best is row:
             save_model(self.model, self.folder / "model.keras")
         self._write_backup(epoch)
 

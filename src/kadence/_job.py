@@ -1,0 +1,210 @@
+"""What the phases of `fine_tune` have in common: the model, the data, where files go, and one way to `fit`."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from kadence import _checks
+from kadence._compiled import Compiled
+from kadence._snapshot_files import load_weights, save_weights
+from kadence._trial_data import Data, follow_epochs
+from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
+from kadence.freezing import set_trained
+from kadence.groups import LayerGroups
+from kadence.range_test import RangeTest
+from kadence.records import RateRecord
+
+Row = dict[str, Any]
+_END, _RECORD = "end.weights.h5", "rates.json"
+
+
+class Augmented(keras.utils.PyDataset):
+    """Batches whose inputs go through an augmentation, which is random in a way that a resumed run repeats.
+
+    Args:
+        batches: A PyDataset of batches (x, y) or (x, y, sample_weight).
+        augment: Layer that is called on `x` with `training=True`.
+        seed: Seed. Integer >= 0.
+    """
+
+    def __init__(self, batches: Any, augment: keras.layers.Layer, seed: int):
+        super().__init__()
+        self._batches, self._augment, self._seed, self._epoch = batches, augment, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order and the augmentations of an epoch.
+
+        Args:
+            epoch: Index of the epoch, in epochs since the start of the phase. Integer >= 0.
+        """
+        self._epoch = epoch
+        self._batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Any:
+        x, *rest = self._batches[index]
+        states = [variable for variable in self._augment.variables if variable.name == "seed_generator_state"]
+        for position, state in enumerate(states):
+            rng = np.random.default_rng([self._seed, self._epoch, index, position])
+            state.assign(rng.integers(0, 2**31, size=2))
+        augmented = self._augment(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=True)
+        return (keras.tree.map_structure(lambda a: np.asarray(keras.ops.convert_to_numpy(a)), augmented), *rest)
+
+
+class _Rows(keras.callbacks.Callback):
+    """The history, a dict per epoch, of a phase without a folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        seconds = round(time.perf_counter() - self._began, 2)
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **{k: float(v) for k, v in (logs or {}).items()}})
+
+
+@dataclass
+class Job:
+    """A fine-tuning on its way through the phases.
+
+    Args:
+        model: The compiled model, which is trained in place.
+        compiled: What it was compiled with.
+        groups: Its layer groups; the last is the head.
+        train: The training `Data`.
+        validation: The validation `Data`, or None.
+        seed: Seed of order, dropout and augmentation. Integer >= 0.
+        batch_norm: "frozen" or "train", for the layers before the head.
+        augment: Layer for the training inputs, or None.
+        folder: The run folder, or None.
+        callbacks: Further callbacks of every `fit`.
+        verbose: As for `fit`.
+        tell: Called with a line of text when a phase begins.
+    """
+
+    model: Any
+    compiled: Compiled
+    groups: LayerGroups
+    train: Data
+    validation: Data | None
+    seed: int
+    batch_norm: str = "frozen"
+    augment: keras.layers.Layer | None = None
+    folder: Path | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    verbose: Any = "auto"
+    tell: Callable[[str], None] = lambda line: None
+    #: Peak rate of each group, once it is known.
+    rates: list[float] | None = None
+    range_test: RangeTest | None = None
+    notes: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    record: RateRecord = field(default_factory=lambda: RateRecord(np.zeros(0, np.int64), {}, np.zeros(0)))
+
+    def train_batches(self, seed: int) -> Any:
+        """The training batches, in the orders of a seed, augmented."""
+        batches = self.train.batches(seed)
+        if self.augment is None:
+            return batches
+        if not (isinstance(batches, keras.utils.PyDataset) and hasattr(batches, "set_epoch")):
+            remedy = "Augment inside the dataset, or in the model."
+            raise TypeError(_checks.sentence("augment", "be None unless `train` is arrays or images", batches, remedy))
+        return Augmented(batches, self.augment, seed)
+
+    def validation_batches(self) -> Any:
+        """The validation batches, or None."""
+        return None if self.validation is None else self.validation.batches()
+
+    def train_groups(self, wanted: Sequence[bool]) -> None:
+        """Freeze and unfreeze the groups; BatchNorm layers before the head follow the policy."""
+        policies = [self.batch_norm] * (len(self.groups) - 1) + ["train"]
+        # A group that trains already is left as it is: freeze first, so that the policy holds for all.
+        for now in ([False] * (len(self.groups) - 1) + [True], wanted):
+            set_trained(self.model, self.groups, now, policies)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[Path | None]:
+        """The folder of a phase, in which it leaves the weights at its end; None without a run folder."""
+        folder = None if self.folder is None else self.folder / "phases" / name
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        if folder is not None and not (folder / _END).exists():
+            save_weights(self.model, folder / _END)
+
+    def finished(self, name: str) -> bool:
+        """Whether a phase was finished before a run was resumed; takes over what it left."""
+        if self.folder is None or not (self.folder / "phases" / name / _END).exists():
+            return False
+        folder = self.folder / "phases" / name
+        load_weights(self.model, folder / _END)
+        self._keep(name, RunFolder(folder).rows, _record_in(folder))
+        return True
+
+    def fit(
+        self,
+        name: str,
+        model: Any,
+        batches: Any,
+        held_out: Any,
+        epochs: int,
+        seed: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        """Train the model, or a part of it, as a phase; goes on where a run that was killed has left its backup."""
+        folder = None if self.folder is None else self.folder / "phases" / name
+        if folder is not None:
+            for left in folder.glob("*.part*"):  # by a kill
+                left.unlink()
+        recorder = RateRecorder(folder and folder / _RECORD, folder and _record_in(folder), stop_on_nan=True)
+        keeper: Any = _Rows() if folder is None else RunFolder(folder, keep_model=False)
+        model.fit(
+            batches,
+            validation_data=held_out,
+            epochs=epochs,
+            shuffle=False,
+            verbose=cast(Any, self.verbose),
+            callbacks=[*follow_epochs(batches), EpochSeeds(seed), recorder, *callbacks, keeper, *self.callbacks],
+        )
+        self._keep(name, keeper.rows, recorder.record if len(recorder.record) else recorder.previous)
+
+    def _keep(self, name: str, rows: Sequence[Row], record: RateRecord | None) -> None:
+        offset = len(self.rows)
+        for row in rows:
+            rates = _by_group(self.groups, row, "learning_rate_", 0.0)
+            others = {key: value for key, value in row.items() if not key.startswith("learning_rate_")}
+            self.rows.append({"phase": name, **others, "epoch": offset + int(row["epoch"]), **rates})
+        if record is not None and len(record):
+            steps = record.steps + (int(self.record.steps[-1]) + 1 if len(self.record) else 0)
+            rates = _by_group(self.groups, record.rates, "", np.zeros(len(steps)))
+            self.record = self.record.then(RateRecord(steps, rates, record.losses))
+
+
+def _by_group(groups: LayerGroups, rates: Mapping[str, Any], prefix: str, still: Any) -> dict[str, Any]:
+    """The rates of all groups, where `rates` has them or one of the head alone."""
+    own = {name: value for name, value in rates.items() if name.startswith(prefix)}
+    names = [prefix + name for name in groups.names]
+    if own and not own.keys() & set(names):
+        own = {names[-1]: next(iter(own.values()))}
+    return {name: own.get(name, still) for name in names}
+
+
+def _record_in(folder: Path) -> RateRecord | None:
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        return RateRecord.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(_checks.sentence(_RECORD, "be the record of a run", str(path), "Start anew.")) from error

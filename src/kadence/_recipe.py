@@ -1,0 +1,67 @@
+"""The arguments of `fine_tune` -> its phases."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kadence import _checks
+from kadence.groups import LayerGroups
+from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase
+
+
+def make_phases(
+    epochs: int,
+    groups: LayerGroups,
+    rates: str | float | Sequence[float] = "find",
+    schedule: str = "auto",
+    freeze_epochs: int = 1,
+    snapshots: int = 0,
+) -> tuple[Phase, ...]:
+    """The phases that `fine_tune` runs.
+
+    Args:
+        epochs: As for `fine_tune`, in epochs.
+        groups: The layer groups.
+        rates: As for `fine_tune`.
+        schedule: As for `fine_tune`.
+        freeze_epochs: As for `fine_tune`, in epochs.
+        snapshots: As for `fine_tune`.
+
+    Returns:
+        Tuple of phases.
+
+    Raises:
+        ValueError: If the epochs are too few, or the number of rates is not that of the groups.
+        TypeError: If an argument has the wrong type.
+    """
+    epochs = _checks.integer("epochs", epochs, minimum=1, unit="in epochs")
+    freeze_epochs = _checks.integer("freeze_epochs", freeze_epochs, minimum=0, unit="in epochs")
+    if epochs <= freeze_epochs:
+        rule = f"be more than the {freeze_epochs} of `freeze_epochs`, which are a part of them"
+        raise ValueError(_checks.sentence("epochs", rule, epochs, "Take more epochs, or `freeze_epochs=0`."))
+    given = _given_rates(rates, groups)
+    _checks.one_of("schedule", schedule, ("auto", *SCHEDULES))
+    if snapshots and schedule not in ("auto", "warm-restarts"):
+        rule = "be 'warm-restarts' or 'auto' for snapshots, which are kept at the end of cycles"
+        raise ValueError(_checks.sentence("schedule", rule, schedule))
+    if schedule == "auto":
+        schedule = "warm-restarts" if snapshots else "one-cycle"
+    head = [HeadPhase(freeze_epochs, given[-1] or None if given else None)] if freeze_epochs else []
+    last = TrainPhase(epochs - freeze_epochs, given, schedule, snapshots or 3, snapshots > 0)
+    return (*head, last) if given else (*head, FindPhase(), last)
+
+
+def _given_rates(rates: Any, groups: LayerGroups) -> tuple[float, ...] | None:
+    rule = f"be 'find', a rate, or one rate per group, {len(groups)}: {', '.join(groups.names)}"
+    if isinstance(rates, str):
+        if rates != "find":
+            raise ValueError(_checks.sentence("rates", rule, rates))
+        return None
+    if isinstance(rates, (int, float, np.number)):
+        top = _checks.number("rates", rates, above=0.0)
+        return tuple(top / 2.6**distance for distance in reversed(range(len(groups))))
+    values = tuple(_checks.number("rates", rate, minimum=0.0) for rate in _checks.sequence("rates", rates, rule))
+    if len(values) != len(groups) or not any(values):
+        raise ValueError(_checks.sentence("rates", rule, list(values)))
+    return values

@@ -1,0 +1,106 @@
+"""The description of a run of `fine_tune`: what it was begun with, to go on with nothing else."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kadence import _checks
+from kadence._snapshot_files import load_weights, save_weights
+from kadence._trial_data import Data
+from kadence._walk import Layers
+from kadence.records import write_text
+
+_START = "start.weights.h5"
+_DESCRIPTION = "run.json"
+
+
+def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed: int | None, model: Any) -> int:
+    """Make the run folder, or check that it is one of the same run, and give the model its start.
+
+    Args:
+        folder: The run folder, or None for none.
+        resume: Whether to go on with it.
+        described: What has to be the same. JSON types.
+        seed: The seed, or None to draw one, or to go on with that of the run.
+        model: The model, whose weights are kept at the start and put back to go on.
+
+    Returns:
+        The seed of the run.
+
+    Raises:
+        FileExistsError: If the folder holds something, and it is not to go on.
+        FileNotFoundError: If it is to go on, and there is no run.
+        ValueError: If the run was begun with something else.
+    """
+    drawn = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+    drawn = _checks.integer("seed", drawn, minimum=0, unit="a seed")
+    if folder is None:
+        if resume:
+            raise ValueError(_checks.sentence("resume", "be False without a `run_dir`", resume))
+        return drawn
+    path = folder / _DESCRIPTION
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            remedy = "Choose another folder, or go on with that run with `resume=True`."
+            raise FileExistsError(_checks.sentence("run_dir", "be a new or empty folder", str(folder), remedy))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, folder / _START)
+        content = {"fine_tune": described, "seed": drawn, "versions": _versions()}
+        write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
+        return drawn
+    if not path.is_file():
+        remedy = "Start it without `resume`."
+        raise FileNotFoundError(_checks.sentence("run_dir", "be the folder of a run", str(folder), remedy))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        known, stored = before["fine_tune"], int(before["seed"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(_checks.sentence(_DESCRIPTION, "be the description of a run", str(path))) from error
+    now = json.loads(json.dumps({**described, "seed": stored if seed is None else seed}))
+    changed = [name for name, value in now.items() if {**known, "seed": stored}.get(name) != value]
+    if changed:
+        rule = "go on with the same model, data and settings"
+        remedy = f"Changed: {', '.join(changed)}. Choose another `run_dir` for another run."
+        raise ValueError(_checks.sentence("resume", rule, resume, remedy))
+    load_weights(model, folder / _START)
+    return stored
+
+
+def digest_of_model(layers: Layers) -> str:
+    """Digest of the classes and shapes; Keras numbers names anew in each process, and values are in the run folder.
+
+    Args:
+        layers: The layers of the model.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    content = [(type(unit.layer).__name__, [list(weight.shape) for weight in unit.weights]) for unit in layers.units]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def digest_of_data(data: Data) -> str:
+    """Digest of arrays by their content, of photos by names and sizes, of other datasets by their length.
+
+    Args:
+        data: The `Data`.
+
+    Returns:
+        Text.
+    """
+    if data.paths is not None:
+        sizes = [f"{path.name}\0{path.stat().st_size}" for path in data.paths]
+        return hashlib.sha256("\n".join([str(len(data)), *sizes]).encode("utf-8", "surrogateescape")).hexdigest()
+    return data.digests()[1] if data.arrays is not None else f"{type(data.dataset).__name__} of {len(data)} batches"
+
+
+def _versions() -> dict[str, str]:
+    backend = keras.backend.backend()
+    found = {name: version(name) for name in ("kadence", "keras", "numpy", backend)}
+    return {**found, "backend": backend, "python": platform.python_version()}

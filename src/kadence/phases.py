@@ -1,0 +1,261 @@
+"""The phases of a fine-tuning, each a plain object: train the head, find the rates, train all groups."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kadence import _checks
+from kadence._job import Job
+from kadence._rate_search import store_test, stored_test
+from kadence.batch_norm import recompute_batch_norm
+from kadence.budgets import solve_cycles
+from kadence.callbacks import SnapshotSaver
+from kadence.features import cache_features
+from kadence.finder import lr_range_test
+from kadence.groups import layer_decay
+from kadence.range_test import RangeTest
+from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
+
+SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
+#: Where a range test has no clear answer: Adam's usual rate, and that of the others.
+_USUAL, _USUAL_OF_OTHERS = 1e-3, 1e-2
+#: Share of a cosine in which the rate rises before it.
+_RISE = 0.1
+
+
+@dataclass(frozen=True)
+class HeadPhase:
+    """Trains the head while everything before it is frozen.
+
+    Where what is before the head is functional, holds nothing random and sees the same data in every epoch, it runs
+    once, and the epochs train on the stored features (see `cache_features`).
+
+    Args:
+        epochs: Length, in epochs. Integer >= 1.
+        rate: Peak rate. Float > 0; None for what a range test of the head suggests.
+        schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
+        cached: Whether to use stored features where it can be done, from 2 epochs on.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Source:
+        Howard & Ruder 2018, Universal Language Model Fine-tuning, section 3.3, arXiv:1801.06146.
+    """
+
+    epochs: int
+    rate: float | None = None
+    schedule: str = "cosine"
+    cached: bool = True
+    name = "head"
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
+        _checks.one_of("schedule", self.schedule, SCHEDULES)
+        _checks.boolean("cached", self.cached)
+        if self.rate is not None:
+            _checks.number("rate", self.rate, above=0.0)
+
+    def run(self, job: Job) -> None:
+        """Run the phase.
+
+        Args:
+            job: What it works on.
+        """
+        head = job.groups.names[-1]
+        job.train_groups([name == head for name in job.groups.names])
+        if job.finished(self.name):
+            return
+        job.tell(f"head: {head} alone for {self.epochs} epochs")
+        with job.part(self.name) as folder, self._trained_part(job) as (model, batches, held_out, is_whole):
+            job.compiled.compile(model, Constant(_USUAL))
+            rate = self.rate
+            if rate is None:
+                test = (folder and stored_test(folder)) or lr_range_test(model, batches, seed=job.seed, stop_factor=8.0)
+                if folder is not None:
+                    store_test(test, folder)
+                rate = _clear(job, test, "head")["all"]
+            schedule = make_schedule(self.schedule, rate, self.epochs * len(batches))
+            still = [0.0] * (len(job.groups) - 1)
+            job.compiled.compile(
+                model, schedule, job.groups if is_whole else None, [*still, rate] if is_whole else None
+            )
+            job.fit(self.name, model, batches, held_out, self.epochs, job.seed)
+
+    @contextlib.contextmanager
+    def _trained_part(self, job: Job) -> Iterator[tuple[Any, Any, Any, bool]]:
+        """The model to train, its batches, those that are held out, and whether it is the whole model."""
+        if self.cached and self.epochs > 1 and job.augment is None and job.compiled.is_plain:
+            try:
+                features = cache_features(job.model, job.groups[-1], job.train.batches())
+            except (ValueError, TypeError) as error:
+                job.notes.append(f"Features could not be stored: {error}")
+            else:
+                with features:
+                    size, held_out = job.train.batch_size, job.validation
+                    batches = features.batches(size, shuffle=True, seed=job.seed)
+                    seen = None if held_out is None else features.of(held_out.batches()).batches(size)
+                    yield features.model, batches, seen, False
+                    return
+        yield job.model, job.train_batches(job.seed), job.validation_batches(), True
+
+
+@dataclass(frozen=True)
+class FindPhase:
+    """Finds the peak rates by a joint range test, in which the groups keep their ratios.
+
+    Args:
+        layer_decay: Factor on the rate from a group to the one before it, 0 < decay <= 1. 1 is one rate for all.
+        n_steps: Length of the test, in optimizer steps. Integer >= 20.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Source:
+        Smith 2017, Cyclical Learning Rates, section 3.3, arXiv:1506.01186; the decay of 1 / 2.6 is ULMFiT's, section
+        3.2, arXiv:1801.06146.
+    """
+
+    layer_decay: float = 1 / 2.6
+    n_steps: int = 100
+    name = "find"
+
+    def __post_init__(self) -> None:
+        _checks.number("layer_decay", self.layer_decay, above=0.0, maximum=1.0)
+        _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
+
+    def run(self, job: Job) -> None:
+        """Run the phase.
+
+        Args:
+            job: What it works on.
+        """
+        job.train_groups([True] * len(job.groups))
+        factors = layer_decay(job.groups, self.layer_decay)
+        test = None if job.folder is None else stored_test(job.folder)
+        if test is None:
+            job.tell(f"find: range test of {self.n_steps} steps, all groups together")
+            job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
+            test = lr_range_test(job.model, job.train_batches(job.seed + 1), n_steps=self.n_steps, seed=job.seed)
+            if job.folder is not None:
+                store_test(test, job.folder)
+        job.range_test = test
+        rate = _clear(job, test, "model")["all"]
+        job.rates = [rate * factor for factor in factors]
+
+
+@dataclass(frozen=True)
+class TrainPhase:
+    """Trains all groups, each at its rate.
+
+    Args:
+        epochs: Length, in epochs. Integer >= 1.
+        rates: Peak rate of each group, 0 to freeze it; None for those that were found.
+        schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
+        cycles: Number of cycles of warm restarts, which fill the phase, each twice as long as the one before where
+            the steps allow it. Integer >= 1.
+        snapshots: Whether to keep the weights at the end of every cycle.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+
+    epochs: int
+    rates: tuple[float, ...] | None = None
+    schedule: str = "one-cycle"
+    cycles: int = 3
+    snapshots: bool = False
+    name = "train"
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
+        _checks.integer("cycles", self.cycles, minimum=1, unit="a number of cycles")
+        _checks.one_of("schedule", self.schedule, SCHEDULES)
+
+    def run(self, job: Job) -> None:
+        """Run the phase.
+
+        Args:
+            job: What it works on.
+
+        Raises:
+            ValueError: If the rates are neither given nor found.
+        """
+        rates = list(self.rates or job.rates or ())
+        if len(rates) != len(job.groups) or not any(rates):
+            rule = f"be one rate per group, {len(job.groups)}, one of them > 0; or a phase has to find them before"
+            raise ValueError(_checks.sentence("rates", rule, rates))
+        job.rates = rates
+        job.train_groups([rate > 0.0 for rate in rates])
+        batches = job.train_batches(job.seed + 1)
+        schedule = make_schedule(self.schedule, max(rates), self.epochs * len(batches), self.cycles)
+        job.compiled.compile(job.model, schedule, job.groups, rates)
+        if job.finished(self.name):
+            return
+        shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
+        job.tell(f"train: {self.epochs} epochs, {self.schedule}, peak rates {shown}")
+        savers = []
+        if self.snapshots and job.folder is not None:
+            savers = [SnapshotSaver(job.folder / "snapshots", resume=True)]
+        with job.part(self.name):
+            job.fit(self.name, job.model, batches, job.validation_batches(), self.epochs, job.seed + 1, savers)
+            if job.batch_norm == "train":
+                recompute_batch_norm(job.model, job.train.batches(job.seed + 1))
+
+
+Phase = HeadPhase | FindPhase | TrainPhase
+
+
+def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Schedule:
+    """A schedule that ends with a phase.
+
+    Args:
+        name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it), "warm-restarts" or
+            "constant".
+        lr_max: Its peak. Float > 0.
+        n_steps: Length of the phase, in optimizer steps. Integer >= 1.
+        cycles: Number of warm restarts.
+
+    Returns:
+        `Schedule`.
+
+    Raises:
+        ValueError: If the phase is too short for the cycles.
+    """
+    if name == "warm-restarts":
+        return WarmRestarts(lr_max, *solve_cycles(n_steps, cycles, 2.0, max_change=0.5))
+    if name == "constant" or n_steps < 4:
+        return Constant(lr_max)
+    if name == "one-cycle":
+        return OneCycle(lr_max, n_steps, div_factor=10.0)
+    rise = round(_RISE * n_steps)
+    return warmup(Cosine(lr_max, n_steps - rise), rise) if rise else Cosine(lr_max, n_steps)
+
+
+def _clear(job: Job, test: RangeTest, of: str) -> dict[str, float]:
+    """The suggestion, or where there is no clear one, the rate that is usual, with a note."""
+    suggestion = test.suggest()
+    rate = suggestion.rates["all"]
+    if rate is None:
+        is_adam = isinstance(job.compiled.optimizer, keras.optimizers.Adam)
+        rate = _USUAL if is_adam else _USUAL_OF_OTHERS
+        why = suggestion.reasons["all"]
+        job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:g}, a usual rate, is taken.")
+    return {"all": rate}
+
+
+def run_phases(job: Job, phases: Sequence[Phase]) -> None:
+    """Run phases one after another.
+
+    Args:
+        job: What they work on.
+        phases: The phases.
+    """
+    for phase in phases:
+        phase.run(job)
