@@ -45,7 +45,7 @@ ORDER = [
     "_pth", "_efficientnet_lite", "backbones",
     "replicas", "settings", "classifier", "_setup", "_rate_search",
     "_trial_data", "_head", "_compiled", "_job", "phases", "_recipe", "_run_description",
-    "fine_tune_result", "finetune", "run", "predict",
+    "fine_tune_result", "finetune", "run", "_recipe_run", "predict",
     "strategies", "_problem", "_trials", "_trial_plan", "_compare_checks",
     "_store", "_engines", "_worker", "_ray_engine", "compare",
     "_terminal", "_schedule_commands", "_flags", "_find_command", "_compare_command", "cli", "__main__", "__init__",

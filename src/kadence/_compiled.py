@@ -49,6 +49,15 @@ class Compiled:
         #: Whether a part of the model trains as the model itself does.
         self.is_plain = all(getattr(type(model), name) is getattr(keras.Model, name) for name in own)
 
+    def describe(self) -> dict[str, Any]:
+        """Class and settings of the optimizer, without its rate, and the loss; JSON types, to tell two runs apart."""
+        config = {name: repr(value) for name, value in self.optimizer.get_config().items() if name != "learning_rate"}
+        loss = self._arguments["loss"]
+        return {
+            "optimizer": [type(self.optimizer).__name__, config],
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__),
+        }
+
     def compile(
         self,
         model: Any,

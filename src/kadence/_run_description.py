@@ -61,7 +61,8 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         before = json.loads(path.read_text(encoding="utf-8"))
         known, stored = before["fine_tune"], int(before["seed"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(_checks.sentence(_DESCRIPTION, "be the description of a run", str(path))) from error
+        remedy = "It is spoilt, or of a run that another recipe trained: go on with that one."
+        raise ValueError(_checks.sentence(_DESCRIPTION, "be of a run of `fine_tune`", str(path), remedy)) from error
     now = json.loads(json.dumps({**described, "seed": stored if seed is None else seed}))
     changed = [name for name, value in now.items() if {**known, "seed": stored}.get(name) != value]
     if changed:
@@ -94,9 +95,14 @@ def digest_of_data(data: Data) -> str:
     Returns:
         Text.
     """
+    shapes = ""
+    if data.arrays is not None or hasattr(data.dataset, "__getitem__"):
+        shapes = str([np.shape(leaf)[1:] for leaf in keras.tree.flatten(data.first(1))])
     if data.paths is not None:
         sizes = [f"{path.name}\0{path.stat().st_size}" for path in data.paths]
-        return hashlib.sha256("\n".join([str(len(data)), *sizes]).encode("utf-8", "surrogateescape")).hexdigest()
+        return hashlib.sha256(
+            "\n".join([str(len(data)), shapes, *sizes]).encode("utf-8", "surrogateescape")
+        ).hexdigest()
     return data.digests()[1] if data.arrays is not None else f"{type(data.dataset).__name__} of {len(data)} batches"
 
 

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kadence import _checks
 from kadence._compare_command import add_compare
 from kadence._find_command import add_find
 from kadence._flags import DEFAULTS, add_backbone, add_photos, add_training, settings_of
 from kadence._rate_search import FIND_STEPS
+from kadence._recipe_run import fine_tune_classifier
 from kadence._schedule_commands import add_plan, add_schedule
 from kadence._terminal import (
     add_command,
@@ -28,10 +30,11 @@ from kadence.callbacks import LossNotFiniteError
 from kadence.callbacks.progress import ProgressDisplay
 from kadence.classifier import build_classifier, rates_of
 from kadence.doctor import check_file
+from kadence.groups import LayerGroups
 from kadence.predict import accuracy, predict_photos
 from kadence.records import write_text
 from kadence.replicas import find_replicas
-from kadence.run import FineTuneRun, train_classifier
+from kadence.run import train_classifier
 from kadence.settings import SCHEDULES, FineTuneSettings
 
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, LossNotFiniteError)
@@ -86,27 +89,53 @@ def _add_finetune(commands: Any) -> None:
     parser = add_command(commands, "finetune", _finetune, "fine-tune a pretrained network on a folder of photos")
     add_photos(parser)
     add_backbone(parser)
-    parser.add_argument(
-        "--rates",
-        type=_rates_or_find,
-        metavar="R,R,R|find",
-        help="peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given; `find` finds the last "
-        "by a range test, and keeps the ratios of the others to it",
+    text = (
+        "auto: the head first, rates by a range test, then all groups in one cycle; plain: all groups from the start, "
+        "by the flags of plain training, any of which asks for it"
     )
+    parser.add_argument("--recipe", choices=("auto", "plain"), help=f"{text} (default: auto)")
     add_training(parser)
-    parser.add_argument("--schedule", default=DEFAULTS.schedule, choices=SCHEDULES, help="of the base rate")
-    parser.add_argument("--first-cycle-epochs", type=float, default=DEFAULTS.first_cycle_epochs, help="in epochs")
-    parser.add_argument("--cycle-mult", type=float, default=DEFAULTS.cycle_mult, help="growth of the cycles")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--cycles", type=int, default=DEFAULTS.cycles, help="number of cycles")
-    length.add_argument("--epochs", type=int, help="length in epochs, instead of --cycles")
-    text = "straight rise of the rates from 0, in each cycle of warm restarts; 0.5ep, 5%% of the run, or 50st"
-    parser.add_argument("--warmup", metavar="TIME", default=DEFAULTS.warmup, help=text)
-    text = "devices that share a step, on JAX; rates are scaled for the larger batch, by 'linear' for sgd, else 'sqrt'"
-    parser.add_argument("--replicas", type=_replicas, metavar="N|auto", default=DEFAULTS.replicas, help=text)
+    length.add_argument("--epochs", type=int, help="length in epochs, that of the head included; 7 if not given")
+    _add_plain(parser.add_argument_group("plain training"), length)
     parser.add_argument("--snapshots", action="store_true", help="keep the weights at the end of every cycle too")
     parser.add_argument("--out", type=Path, help="run folder; runs/NAME of the photos' folder if not given")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the run folder")
+
+
+def _add_plain(parser: Any, length: Any) -> None:
+    """The flags of plain training; those that are not given are not in the parsed flags."""
+
+    def add(name: str, text: str, to: Any = parser, **how: Any) -> None:
+        to.add_argument(name, default=argparse.SUPPRESS, help=text, **how)
+
+    text = (
+        "peak rate per group, 0 to freeze it; 1e-5,1e-4,1e-3 for three groups if not given; `find` finds the last by a "
+        "range test, and keeps the ratios of the others to it"
+    )
+    add("--rates", text, type=_rates_or_find, metavar="R,R,R|find")
+    add("--schedule", f"of the base rate (default: {DEFAULTS.schedule})", choices=SCHEDULES)
+    text = f"length of the first cycle in epochs (default: {DEFAULTS.first_cycle_epochs:g})"
+    add("--first-cycle-epochs", text, type=float, metavar="N")
+    add("--cycle-mult", f"growth of the cycles (default: {DEFAULTS.cycle_mult:g})", type=float, metavar="X")
+    add(
+        "--cycles", f"number of cycles, instead of --epochs (default: {DEFAULTS.cycles})", length, type=int, metavar="N"
+    )
+    text = "straight rise of the rates from 0, in each cycle of warm restarts; 0.5ep, 5%% of the run, or 50st"
+    add("--warmup", f"{text} (default: {DEFAULTS.warmup})", metavar="TIME")
+    text = "devices that share a step, on JAX; rates are scaled for the larger batch, by 'linear' for sgd, else 'sqrt'"
+    add("--replicas", f"{text} (default: {DEFAULTS.replicas})", type=_replicas, metavar="N|auto")
+
+
+def _recipe(options: argparse.Namespace) -> str:
+    """The recipe that the flags ask for."""
+    names = ("rates", "schedule", "first_cycle_epochs", "cycle_mult", "cycles", "warmup", "replicas")
+    plain = [name for name in names if hasattr(options, name)]
+    if options.recipe == "auto" and plain:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in plain)
+        rule = f"be 'plain' beside {flags}, of plain training"
+        raise ValueError(_checks.sentence("recipe", rule, options.recipe, "Leave one or the other out."))
+    return options.recipe or ("plain" if plain else "auto")
 
 
 def _replicas(text: str) -> int | str:
@@ -118,12 +147,28 @@ def _rates_or_find(text: str) -> tuple[float, ...] | str:
 
 
 def _finetune(options: argparse.Namespace) -> None:
-    if options.rates == "find":
+    train = _finetune_auto if _recipe(options) == "auto" else _finetune_plain
+    if getattr(options, "rates", None) == "find":
         options.rates, options.find_rates = None, True
     settings = settings_of(options)
     if options.out is None:
         options.out = Path("runs") / Path(options.photos).resolve().name
-    terminal = console()
+    train(options, settings, console())
+
+
+def _finetune_auto(options: argparse.Namespace, settings: FineTuneSettings, terminal: Any) -> None:
+    with ProgressDisplay(terminal) as progress:
+        result = fine_tune_classifier(
+            settings, options.out, options.resume, [progress], options.snapshots, tell=progress.phase
+        )
+    for note in result.notes:
+        say(note)
+    last = result.history[-1]
+    terminal.print(_summary(result.groups, result.rates, last["val_accuracy"], last["epoch"], result.seconds))
+    _say_where(terminal, options.out)
+
+
+def _finetune_plain(options: argparse.Namespace, settings: FineTuneSettings, terminal: Any) -> None:
     if settings.replicas != 1:
         line = find_replicas(settings.replicas).sentence(settings.optimizer, settings.batch_size)
         terminal.print(line, soft_wrap=True, highlight=False)
@@ -136,15 +181,17 @@ def _finetune(options: argparse.Namespace) -> None:
             snapshots=options.snapshots,
             find_callbacks=[progress.sweeps(FIND_STEPS)],
         )
-    terminal.print(_summary(run))
-    terminal.print(f"Model, history and pictures are in {run.folder}", soft_wrap=True, highlight=False)
+    terminal.print(_summary(run.groups, run.rates, run.accuracy, run.best_epoch, run.seconds))
+    _say_where(terminal, run.folder)
 
 
-def _summary(run: FineTuneRun) -> Any:
-    peaks = (f"peak rate {name}" for name in run.groups.names)
-    table = rich_table("validation accuracy", "epoch kept", "seconds", *peaks)
-    rates = [f"{rate:.3g}" for rate in run.rates]
-    table.add_row(f"{run.accuracy:.4f}", str(run.best_epoch), f"{run.seconds:.0f}", *rates)
+def _say_where(terminal: Any, folder: Path) -> None:
+    terminal.print(f"Model, history and pictures are in {folder}", soft_wrap=True, highlight=False)
+
+
+def _summary(groups: LayerGroups, peaks: Sequence[float], accuracy: float, epoch: int, seconds: float) -> Any:
+    table = rich_table("validation accuracy", "epoch kept", "seconds", *(f"peak rate {name}" for name in groups.names))
+    table.add_row(f"{accuracy:.4f}", str(epoch), f"{seconds:.0f}", *(f"{rate:.3g}" for rate in peaks))
     return table
 
 

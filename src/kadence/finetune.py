@@ -137,6 +137,7 @@ def fine_tune(
         "groups": [[group.name, len(group.layers)] for group in groups],
         "model": digest_of_model(layers),
         "data": [None if part is None else digest_of_data(part) for part in (fitted, held_out)],
+        **compiled.describe(),
         "augment": None if augment is None else type(augment).__name__,
     }
     seed = begin_run(folder, resume, described, seed, model)

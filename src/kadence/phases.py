@@ -22,6 +22,8 @@ from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
 #: Where a range test has no clear answer: Adam's usual rate, and that of the others.
 _USUAL, _USUAL_OF_OTHERS = 1e-3, 1e-2
+#: Fewest and most optimizer steps of a range test.
+_SHORTEST, _LONGEST = 30, 100
 #: Share of a cosine in which the rate rises before it.
 _RISE = 0.1
 
@@ -75,7 +77,8 @@ class HeadPhase:
             job.compiled.compile(model, Constant(_USUAL))
             rate = self.rate
             if rate is None:
-                test = (folder and stored_test(folder)) or lr_range_test(model, batches, seed=job.seed, stop_factor=8.0)
+                n_steps = _LONGEST if not is_whole else _sweep_length(len(batches))
+                test = (folder and stored_test(folder)) or lr_range_test(model, batches, n_steps=n_steps, seed=job.seed)
                 if folder is not None:
                     store_test(test, folder)
                 rate = _clear(job, test, "head")["all"]
@@ -110,7 +113,8 @@ class FindPhase:
 
     Args:
         layer_decay: Factor on the rate from a group to the one before it, 0 < decay <= 1. 1 is one rate for all.
-        n_steps: Length of the test, in optimizer steps. Integer >= 20.
+        n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
+            30 or more than 100.
 
     Raises:
         ValueError: If a value is out of range.
@@ -122,12 +126,13 @@ class FindPhase:
     """
 
     layer_decay: float = 1 / 2.6
-    n_steps: int = 100
+    n_steps: int | None = None
     name = "find"
 
     def __post_init__(self) -> None:
         _checks.number("layer_decay", self.layer_decay, above=0.0, maximum=1.0)
-        _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
+        if self.n_steps is not None:
+            _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
 
     def run(self, job: Job) -> None:
         """Run the phase.
@@ -139,9 +144,11 @@ class FindPhase:
         factors = layer_decay(job.groups, self.layer_decay)
         test = None if job.folder is None else stored_test(job.folder)
         if test is None:
-            job.tell(f"find: range test of {self.n_steps} steps, all groups together")
+            batches = job.train_batches(job.seed + 1)
+            n_steps = self.n_steps or _sweep_length(2 * len(batches))
+            job.tell(f"find: range test of {n_steps} steps, all groups together")
             job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
-            test = lr_range_test(job.model, job.train_batches(job.seed + 1), n_steps=self.n_steps, seed=job.seed)
+            test = lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed)
             if job.folder is not None:
                 store_test(test, job.folder)
         job.range_test = test
@@ -236,6 +243,10 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
         return OneCycle(lr_max, n_steps, div_factor=10.0)
     rise = round(_RISE * n_steps)
     return warmup(Cosine(lr_max, n_steps - rise), rise) if rise else Cosine(lr_max, n_steps)
+
+
+def _sweep_length(n_steps: int) -> int:
+    return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
 def _clear(job: Job, test: RangeTest, of: str) -> dict[str, float]:

@@ -186,13 +186,26 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
         warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
-def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
-    """The description of the run to go on with, or None for a new run."""
-    description = folder / "run.json"
+def check_not_in_photos(folder: Path, settings: FineTuneSettings) -> None:
+    """Raise if a run folder is in a folder of photos.
+
+    Args:
+        folder: The run folder.
+        settings: The `FineTuneSettings`.
+
+    Raises:
+        ValueError: If it is.
+    """
     for photos in (settings.photos, settings.validation):
         if photos is not None and folder.resolve().is_relative_to(Path(photos).resolve()):
             remedy = "Its pictures would be taken for photos of a class."
             raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(folder), remedy))
+
+
+def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
+    """The description of the run to go on with, or None for a new run."""
+    description = folder / "run.json"
+    check_not_in_photos(folder, settings)
     if resume:
         if not description.is_file():
             raise FileNotFoundError(

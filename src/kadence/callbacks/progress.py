@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 from kadence import _checks
+from kadence._rates import sample_rates
+from kadence._updates import as_number, innermost
 
 
 class ProgressDisplay(keras.callbacks.Callback):
@@ -23,6 +25,7 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def __init__(self, console: Any):
         super().__init__()
+        self.model: Any
         self.params: dict[str, Any]
         progress = _checks.extra("rich.progress", "cli", "The progress display")
         self._console = console
@@ -37,6 +40,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self._phase = ""
 
     def __enter__(self) -> "ProgressDisplay":
         self._bar.start()
@@ -44,6 +48,15 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    def phase(self, line: str) -> None:
+        """Print the line of a phase that begins; its first word stands before its epochs.
+
+        Args:
+            line: Such as "head: the last group alone for 1 epoch".
+        """
+        self._phase = line.partition(":")[0] + " "
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def sweeps(self, n_steps: int) -> "SweepDisplay":
         """The callback that shows the sweeps of a range test in the same place.
@@ -59,24 +72,35 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the epoch's bar."""
         self._began = time.perf_counter()
+        self._rates: list[str] = []
         if self._task is not None:
             self._bar.remove_task(self._task)
-        name = f"epoch {epoch + 1}/{self.params['epochs']}"
+        name = f"{self._phase}epoch {epoch + 1}/{self.params['epochs']}"
         self._task = self._bar.add_task(name, total=self.params["steps"], loss="")
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look up the rates of the epoch, once: they follow from the step it begins with."""
+        if not self._rates and not self._bar.disable:
+            optimizer = self.model.optimizer
+            done = int(as_number(innermost(optimizer).iterations)) - batch
+            rates = sample_rates(optimizer, self.params["steps"] or 1, done)
+            self._rates = [" ".join(f"{rate:.1e}" for rate in row) for row in zip(*rates.values(), strict=True)]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar."""
-        loss = float((logs or {}).get("loss", float("nan")))
-        self._bar.update(self._task, completed=batch + 1, loss=f"loss {loss:.4f}")
+        figures = [f"{name} {float((logs or {})[name]):.4f}" for name in ("loss", "accuracy") if name in (logs or {})]
+        rates = self._rates[min(batch, len(self._rates) - 1)] if self._rates else ""
+        self._bar.update(self._task, completed=batch + 1, loss="  ".join([*figures, f"rates {rates}"]))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Print the epoch's metrics."""
+        """Print the epoch's metrics, and how long the epochs that are left will take."""
         names = [name for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in (logs or {})]
         line = "  ".join(f"{name} {(logs or {})[name]:.4f}" for name in names)
         seconds = time.perf_counter() - self._began
-        self._console.print(
-            f"epoch {epoch + 1}/{self.params['epochs']}  {line}  {seconds:.0f} s", highlight=False, soft_wrap=True
-        )
+        left = self.params["epochs"] - epoch - 1
+        more = f", {left * seconds:.0f} s left" if left and self._console.is_terminal else ""
+        line = f"{self._phase}epoch {epoch + 1}/{self.params['epochs']}  {line}  {seconds:.0f} s{more}"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class SweepDisplay(keras.callbacks.Callback):
