@@ -526,10 +526,50 @@ def test_bad_predictions(run, photos, tmp_path, monkeypatch, capsys, words, frag
     assert not Path("out.csv").exists()
 
 
+# The recipe
+
+
+def test_finetune_runs_the_recipe_by_default(photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["finetune", photos, "--out", out, "--no-augment", "--batch-size", 6, "--image-size", tiny.SIZE]
+    assert command(*words, "--epochs", 3, "--snapshots", "--validation-fraction", 0.25) == 0
+    printed = capsys.readouterr().out
+    for fragment in ("head: ", "find: ", "train: ", "head epoch 1/1", "train epoch 2/2", "peak rate"):
+        assert fragment in printed, fragment
+    assert {"model.keras", "labels.json", "history.csv", "rates.png", "curves.png", "range_test.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert len(list((out / "snapshots").glob("*.h5"))) == 3
+    assert command("predict", out, photos, "--ensemble") == 0
+    before = (out / "model.keras").read_bytes()
+    capsys.readouterr()
+    assert command(*words, "--epochs", 3, "--snapshots", "--validation-fraction", 0.25) == 1
+    one_message(capsys, "`run_dir` must be a new or empty folder")
+    assert (out / "model.keras").read_bytes() == before
+    assert command(*words, "--epochs", 4, "--snapshots", "--validation-fraction", 0.25, "--resume") == 1
+    one_message(capsys, "`resume` must go on with the same model, data and settings", "phases")
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        ("--recipe auto --rates 1,2,3", "`recipe` must be 'plain' beside --rates"),
+        ("--recipe auto --cycle-mult 1 --warmup 5%", "beside --cycle-mult, --warmup"),
+        ("--epochs 1", "`epochs` must be at least 2"),
+    ],
+)
+def test_a_recipe_that_cannot_be(photos, tmp_path, capsys, words, fragment):
+    out = tmp_path / "run"
+    assert command("finetune", photos, "--out", out, "--image-size", tiny.SIZE, *words.split()) == 1
+    one_message(capsys, fragment)
+    assert not out.exists()
+
+
 # Help
 
 FLAGS = {
-    "finetune": "PHOTOS --validation --validation-fraction --backbone --split --rates --optimizer --weight-decay "
+    "finetune": "PHOTOS --recipe --validation --validation-fraction --backbone --split --rates --optimizer "
+    "--weight-decay "
     "--schedule --first-cycle-epochs --cycle-mult --cycles --epochs --batch-size --image-size --augment --no-augment "
     "--batch-norm --warmup --seed --out --resume --strict",
     "schedule": "warm-restarts cosine constant one-cycle from-points",

@@ -89,6 +89,7 @@ class Job:
         augment: Layer for the training inputs, or None.
         folder: The run folder, or None.
         callbacks: Further callbacks of every `fit`.
+        find_callbacks: Further callbacks of every range test.
         verbose: As for `fit`.
         tell: Called with a line of text when a phase begins.
     """
@@ -103,6 +104,7 @@ class Job:
     augment: keras.layers.Layer | None = None
     folder: Path | None = None
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    find_callbacks: Sequence[keras.callbacks.Callback] = ()
     verbose: Any = "auto"
     tell: Callable[[str], None] = lambda line: None
     #: Peak rate of each group, once it is known.

@@ -25,6 +25,7 @@ def fine_tune_classifier(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     snapshots: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    find_callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FineTuneResult:
     """Fine-tune a pretrained backbone on a folder of photos, by the recipe of `fine_tune`.
 
@@ -35,6 +36,7 @@ def fine_tune_classifier(
         callbacks: Further Keras callbacks.
         snapshots: Whether to keep the weights at the end of every cycle; there are `settings.cycles` of them then.
         tell: Called with a line of text when a phase begins.
+        find_callbacks: Further Keras callbacks of the range tests.
 
     Returns:
         `FineTuneResult`.
@@ -71,6 +73,7 @@ def fine_tune_classifier(
         verbose=0,
         callbacks=callbacks,
         tell=tell,
+        find_callbacks=find_callbacks,
     )
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     return result

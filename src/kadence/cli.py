@@ -115,9 +115,9 @@ def _add_plain(parser: Any, length: Any) -> None:
     )
     add("--rates", text, type=_rates_or_find, metavar="R,R,R|find")
     add("--schedule", f"of the base rate (default: {DEFAULTS.schedule})", choices=SCHEDULES)
-    text = f"length of the first cycle in epochs (default: {DEFAULTS.first_cycle_epochs:g})"
+    text = f"length of the first cycle in epochs (default: {DEFAULTS.first_cycle_epochs})"
     add("--first-cycle-epochs", text, type=float, metavar="N")
-    add("--cycle-mult", f"growth of the cycles (default: {DEFAULTS.cycle_mult:g})", type=float, metavar="X")
+    add("--cycle-mult", f"growth of the cycles (default: {DEFAULTS.cycle_mult})", type=float, metavar="X")
     add(
         "--cycles", f"number of cycles, instead of --epochs (default: {DEFAULTS.cycles})", length, type=int, metavar="N"
     )
@@ -159,7 +159,13 @@ def _finetune(options: argparse.Namespace) -> None:
 def _finetune_auto(options: argparse.Namespace, settings: FineTuneSettings, terminal: Any) -> None:
     with ProgressDisplay(terminal) as progress:
         result = fine_tune_classifier(
-            settings, options.out, options.resume, [progress], options.snapshots, tell=progress.phase
+            settings,
+            options.out,
+            options.resume,
+            [progress],
+            options.snapshots,
+            tell=progress.phase,
+            find_callbacks=[progress.sweeps()],
         )
     for note in result.notes:
         say(note)

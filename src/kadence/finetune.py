@@ -43,6 +43,7 @@ def fine_tune(
     batch_size: int = 32,
     phases: Sequence[Phase] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    find_callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] | None = None,
 ) -> FineTuneResult:
     """Fine-tune a pretrained model: the head first, then all layer groups at rates that a range test finds.
@@ -86,6 +87,7 @@ def fine_tune(
         batch_size: Rows in a batch, where the data is arrays. Integer >= 1.
         phases: Other phases instead of these three, of `HeadPhase`, `FindPhase`, `TrainPhase`; `epochs` is their sum.
         callbacks: Further Keras callbacks of both trainings.
+        find_callbacks: Further Keras callbacks of the range tests.
         tell: Called with a line of text when a phase begins; None to write it to the standard output unless `verbose`
             is 0.
 
@@ -141,7 +143,21 @@ def fine_tune(
         "augment": None if augment is None else type(augment).__name__,
     }
     seed = begin_run(folder, resume, described, seed, model)
-    job = Job(model, compiled, groups, fitted, held_out, seed, batch_norm, augment, folder, callbacks, verbose, told)
+    job = Job(
+        model,
+        compiled,
+        groups,
+        fitted,
+        held_out,
+        seed,
+        batch_norm=batch_norm,
+        augment=augment,
+        folder=folder,
+        callbacks=callbacks,
+        find_callbacks=find_callbacks,
+        verbose=verbose,
+        tell=told,
+    )
     keras.utils.set_random_seed(seed)
     run_phases(job, chosen)
     result = FineTuneResult(

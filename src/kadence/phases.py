@@ -148,7 +148,7 @@ class FindPhase:
             n_steps = self.n_steps or _sweep_length(2 * len(batches))
             job.tell(f"find: range test of {n_steps} steps, all groups together")
             job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
-            test = lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed)
+            test = lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks)
             if job.folder is not None:
                 store_test(test, job.folder)
         job.range_test = test

@@ -58,11 +58,11 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._phase = line.partition(":")[0] + " "
         self._console.print(line, highlight=False, soft_wrap=True)
 
-    def sweeps(self, n_steps: int) -> "SweepDisplay":
+    def sweeps(self, n_steps: int | None = None) -> "SweepDisplay":
         """The callback that shows the sweeps of a range test in the same place.
 
         Args:
-            n_steps: Length of a sweep, in optimizer steps. Integer >= 1.
+            n_steps: Length of a sweep, in optimizer steps. Integer >= 1; None if it is not known.
 
         Returns:
             `SweepDisplay`.
@@ -108,13 +108,13 @@ class SweepDisplay(keras.callbacks.Callback):
 
     Args:
         bar: `rich.progress.Progress` to show it in.
-        n_steps: Length of a sweep, in optimizer steps. Integer >= 1.
+        n_steps: Length of a sweep, in optimizer steps. Integer >= 1; None if it is not known.
     """
 
     #: As in `ProgressDisplay`.
     async_safe = True
 
-    def __init__(self, bar: Any, n_steps: int):
+    def __init__(self, bar: Any, n_steps: int | None):
         super().__init__()
         self._bar, self._n_steps, self._n_sweeps = bar, n_steps, 0
 
