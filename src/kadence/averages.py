@@ -9,6 +9,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence._snapshot_files import (
+from kadence._updates import assign_array
     Source,
     arrays_of,
     check_files,
@@ -68,7 +69,7 @@ def average_weights(
             rule = "be training data: the snapshots differ in their BatchNormalization statistics"
             raise ValueError(_checks.sentence("batches", rule, batches))
         for weight, mean in zip(built.weights, means, strict=True):
-            weight.assign(mean)
+            assign_array(weight, mean)
         if batches is not None:
             recompute_batch_norm(built, batches)
         held[:] = arrays_of(built.variables)  # what the model is given back at the end is the mean
