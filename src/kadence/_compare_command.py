@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -204,6 +205,7 @@ class _TrialBar:
             progress.TextColumn("{task.description}"),
             console=terminal,
             transient=True,
+            speed_estimate_period=math.inf,  # of all trials: one takes longer than the 30 s that rich looks back
             disable=not terminal.is_terminal,
         )
         self._task = self._bar.add_task("the first", total=None)
@@ -219,8 +221,8 @@ class _TrialBar:
         """Move the bar, and print what came of a trial."""
         score = outcome.validation if outcome.test is None else outcome.test
         result = outcome.reason if score is None else f"{score:.4f}"
+        self._bar.update(self._task, completed=done, total=total, description="")
         line = f"{done}/{total}  {trial.strategy.name}  rate {trial.rate:.3g}  {trial.phase}  seed {trial.seed}"
         self._console.print(
             f"{line}  {outcome.status} {result}  {outcome.seconds:.0f} s", highlight=False, soft_wrap=True
         )
-        self._bar.update(self._task, completed=done, total=total, description="")

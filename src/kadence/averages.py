@@ -9,7 +9,6 @@ import numpy as np
 
 from kadence import _checks
 from kadence._snapshot_files import (
-from kadence._updates import assign_array
     Source,
     arrays_of,
     check_files,
@@ -19,6 +18,7 @@ from kadence._updates import assign_array
     load_weights,
     own_weights,
 )
+from kadence._updates import assign_array
 from kadence.batch_norm import recompute_batch_norm
 
 
