@@ -211,11 +211,13 @@ class _TrialBar:
         self._task = self._bar.add_task("the first", total=None)
 
     def __enter__(self) -> "_TrialBar":
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich 13.7 writes an empty line even so
+            self._bar.stop()
 
     def show(self, trial: Trial, outcome: Outcome, done: int, total: int) -> None:
         """Move the bar, and print what came of a trial."""

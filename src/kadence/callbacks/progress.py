@@ -39,11 +39,13 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._task: Any = None
 
     def __enter__(self) -> "ProgressDisplay":
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich 13.7 writes an empty line even so
+            self._bar.stop()
 
     def sweeps(self, n_steps: int) -> "SweepDisplay":
         """The callback that shows the sweeps of a range test in the same place.
