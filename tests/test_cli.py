@@ -642,3 +642,17 @@ def test_the_installed_command_on_real_photos(tmp_path):
     assert kadence_command(*words).returncode == 1
     assert kadence_command(*words, "--resume").returncode == 0
     assert tiny.snapshot(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_the_process_ends_with_the_exit_code(code):
+    """After Ctrl-C without taking Python down, which would call what is registered here."""
+    script = f"import atexit, sys; from kadence import cli; cli.main = lambda: {code}; atexit.register(print, 'down'); "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "print('said', end=' '); cli.command()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stdout.split() == ["said"] + ["down"] * (code != 130)

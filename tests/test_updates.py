@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from kadence import Constant
-from kadence._updates import GroupSettings, UpdatesByGroup, as_number, ungrouped_config, update_by_group
+from kadence._updates import (
+    GroupSettings,
+    UpdatesByGroup,
+    as_array,
+    as_number,
+    assign_array,
+    ungrouped_config,
+    update_by_group,
+)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -17,6 +25,19 @@ class Own(keras.optimizers.SGD):
 def test_as_number(value):
     assert as_number(value) in (0.5, 1)
     assert isinstance(as_number(value), (int, float))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint32", "int32"])
+def test_an_assigned_array_is_not_the_memory_of_the_variable(dtype):
+    """JAX takes the memory of an array that begins at a multiple of 64 bytes as it is."""
+    memory = np.zeros(64 * 5, np.uint8)
+    start = -memory.ctypes.data % 64
+    variable = keras.Variable(np.zeros(64), dtype=dtype, trainable=False)
+    array = memory[start : start + 256].view(variable.dtype)
+    array[:] = 1
+    assign_array(variable, array)
+    array[:] = 7
+    np.testing.assert_array_equal(as_array(variable), np.ones(64))
 
 
 @pytest.mark.parametrize("cls", [keras.optimizers.Adam, keras.optimizers.SGD, Own])

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -204,23 +205,26 @@ class _TrialBar:
             progress.TextColumn("{task.description}"),
             console=terminal,
             transient=True,
+            speed_estimate_period=math.inf,  # of all trials: one takes longer than the 30 s that rich looks back
             disable=not terminal.is_terminal,
         )
         self._task = self._bar.add_task("the first", total=None)
 
     def __enter__(self) -> "_TrialBar":
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich 13.7 writes an empty line even so
+            self._bar.stop()
 
     def show(self, trial: Trial, outcome: Outcome, done: int, total: int) -> None:
         """Move the bar, and print what came of a trial."""
         score = outcome.validation if outcome.test is None else outcome.test
         result = outcome.reason if score is None else f"{score:.4f}"
+        self._bar.update(self._task, completed=done, total=total, description="")
         line = f"{done}/{total}  {trial.strategy.name}  rate {trial.rate:.3g}  {trial.phase}  seed {trial.seed}"
         self._console.print(
             f"{line}  {outcome.status} {result}  {outcome.seconds:.0f} s", highlight=False, soft_wrap=True
         )
-        self._bar.update(self._task, completed=done, total=total, description="")

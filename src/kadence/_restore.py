@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kadence._updates import as_array
+from kadence._updates import as_array, assign_array
 
 #: What `fit` sets on a model, beside its variables.
 _ATTRIBUTES = (
@@ -74,8 +74,7 @@ class ModelState:
         """Assign all variables; those of metrics that came later start anew."""
         self._model.reset_metrics()
         for variable, array in self._arrays:
-            # Not the copy itself: JAX may use its memory as it is, and gives it away to the compiled step.
-            variable.assign(array.copy())
+            assign_array(variable, array)
 
     def put_back(self) -> None:
         """Assign all variables, and put everything else back that `fit` sets."""

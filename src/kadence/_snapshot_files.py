@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._updates import assign_array
 from kadence.records import write_text
 
 #: Name of the list of the snapshots in a folder.
@@ -143,7 +144,7 @@ def own_weights(model: Any) -> Iterator[list[np.ndarray]]:
             # An exception in `predict` leaves the variables of JAX empty, and a state that a later sync would put back.
             model._jax_state, model._jax_state_synced = None, True
         for variable, value in zip(model.variables, held, strict=True):
-            variable.assign(value)
+            assign_array(variable, value)
 
 
 def check_model(model: Any) -> Any:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._updates import GroupSettings, UpdatesByGroup, as_array, as_number, innermost
+from kadence._updates import GroupSettings, UpdatesByGroup, as_array, as_number, assign_array, innermost
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Constant
 
@@ -129,22 +129,22 @@ class Sweep:
         """
         self._take_over()
         self._inner._position.assign(0)
-        self._inner._factors.assign(np.asarray(factors))
-        self._inner._still.assign(np.asarray(still))
+        assign_array(self._inner._factors, np.asarray(factors))
+        assign_array(self._inner._still, np.asarray(still))
 
     def _take_over(self) -> None:
         # By way of the host: arrays of JAX are given away to the compiled step.
         original = innermost(self._original)
         if self._initial is not None:
             for variable, value in zip(self.optimizer.variables, self._initial, strict=True):
-                variable.assign(value.copy())
+                assign_array(variable, value)
             return
         pairs = list(zip(self._inner.variables, original.variables, strict=False))
         if self.optimizer is not self._inner:
             scale = layers_of(self._original)[1]
             pairs += zip(self.optimizer._variables, scale._variables, strict=True)
         for variable, value in pairs:
-            variable.assign(as_array(value))
+            assign_array(variable, as_array(value))
 
 
 def layers_of(optimizer: Any) -> tuple[DiscriminativeOptimizer | None, Any]:

@@ -38,6 +38,18 @@ def as_array(variable: Any) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
+def assign_array(variable: Any, array: np.ndarray) -> None:
+    """Give a variable the values of an array, in memory of its own.
+
+    JAX may take the array's memory as it is, and then gives it away to the compiled step.
+
+    Args:
+        variable: `keras.Variable`.
+        array: Array of its shape.
+    """
+    variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(array, variable.dtype)))
+
+
 def innermost(optimizer: Any) -> Any:
     """The Keras optimizer that does the updates, inside any wrappers.
 

@@ -18,6 +18,7 @@ from kadence._snapshot_files import (
     load_weights,
     own_weights,
 )
+from kadence._updates import assign_array
 from kadence.batch_norm import recompute_batch_norm
 
 
@@ -68,7 +69,7 @@ def average_weights(
             rule = "be training data: the snapshots differ in their BatchNormalization statistics"
             raise ValueError(_checks.sentence("batches", rule, batches))
         for weight, mean in zip(built.weights, means, strict=True):
-            weight.assign(mean)
+            assign_array(weight, mean)
         if batches is not None:
             recompute_batch_norm(built, batches)
         held[:] = arrays_of(built.variables)  # what the model is given back at the end is the mean

@@ -3,10 +3,11 @@
 import argparse
 import csv
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kadence import _checks
 from kadence._compare_command import add_compare
@@ -38,6 +39,7 @@ from kadence.run import train_classifier
 from kadence.settings import SCHEDULES, FineTuneSettings
 
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, LossNotFiniteError)
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,13 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         begun = hasattr(options, "resume") and out is not None and (out / "run.json").is_file()
         how = f"Go on with the same command and --resume (run folder {out})." if begun else ""
         say(f"Stopped. {getattr(options, 'stopped', how)}".rstrip())
-        return 130
+        return _INTERRUPTED
     except _EXPECTED as error:
         if options.traceback:
             raise
         say(f"error: {error}")
         return 1
     return 0
+
+
+def command() -> NoReturn:
+    """Run the command as a process, and end it with its exit code."""
+    code = main()
+    if code == _INTERRUPTED:
+        # The step that Ctrl-C cut off goes on in threads of JAX, which crash if Python is taken down around them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,4 +277,4 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command()

@@ -43,11 +43,13 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._phase = ""
 
     def __enter__(self) -> "ProgressDisplay":
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich 13.7 writes an empty line even so
+            self._bar.stop()
 
     def phase(self, line: str) -> None:
         """Print the line of a phase that begins; its first word stands before its epochs.
