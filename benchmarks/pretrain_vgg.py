@@ -30,7 +30,7 @@ def pretrain(root: Path) -> None:
     train = photos.scan_folder(root / "grocery" / "train")
     test = photos.scan_folder(root / "grocery" / "test", class_names=train.class_names)
     classes = list(range(len(train.class_names)))[::2]
-    x, y = pictures(train, len(train.paths) * len(train.class_names), classes)
+    x, y = pictures(train, len(train.paths), classes)
     keras.utils.set_random_seed(0)
     model, _ = build_vgg(len(classes), weights=None)
     flip = keras.Sequential([keras.Input(model.input_shape[1:]), keras.layers.RandomFlip("horizontal"), model])

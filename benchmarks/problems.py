@@ -7,6 +7,7 @@ pictures of `test`.
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from kadence.classifier import build_classifier
 from kadence.settings import FineTuneSettings
 
 IMAGE_SIZE, BATCH_SIZE = 64, 32
-N_VALIDATION, N_TEST = 300, 1000
+N_TRAIN, N_VALIDATION, N_TEST = 640, 300, 1000
+#: Length of a trial, rounded up to whole epochs.
+STEPS = 160
 SEEDS = range(5)
-#: Data set -> (folder, number of training pictures, epochs): about 160 steps each.
-DATA = {"grocery": ("grocery", 640, 8), "fashion": ("fashion", 640, 8), "grocery-10": ("grocery", 430, 12)}
+#: Data set -> (folder, number of training pictures of a class, or None for what makes N_TRAIN of all).
+DATA = {"grocery": ("grocery", None), "fashion": ("fashion", None), "grocery-10": ("grocery", 10)}
 #: Ladder -> factor on the rate from a group to the one before it, towards the input.
 LADDERS = {"one rate": 1.0, "gentle": 1 / 2.6, "steep": 0.1}
 #: Schedule -> fields of the strategy. Each rises for a tenth of the run, three cycles of restarts for a 25th each.
@@ -81,12 +84,12 @@ NETWORKS: dict[str, Callable[..., Any]] = {"lite0": build_lite0, "vgg": build_vg
 
 
 def pictures(folder: photos.ImageFolder, n_images: int, classes: Sequence[int]) -> Arrays:
-    """About `n_images` pictures of these classes, equally many of each where there are enough, as uint8."""
+    """At most `n_images` pictures of these classes, as equally many of each as there are, as uint8."""
     rng = np.random.default_rng(0)
     labels = np.asarray(folder.labels)
-    members = [rng.permutation(np.flatnonzero(labels == label)) for label in range(len(folder.class_names))]
-    take = -(-n_images // len(members))
-    chosen = [place for label in classes for place in members[label][:take]]
+    members = [rng.permutation(np.flatnonzero(labels == label)).tolist() for label in range(len(folder.class_names))]
+    rounds = itertools.zip_longest(*(members[label] for label in classes))
+    chosen = [place for places in rounds for place in places if place is not None][:n_images]
     batches = photos.ImageBatches(folder.select(chosen), IMAGE_SIZE, len(chosen), shuffle=False)
     x, y = batches[0]
     return x.astype(np.uint8), np.searchsorted(classes, y).astype(np.int32)
@@ -101,15 +104,14 @@ def classes_of(folder: photos.ImageFolder, data: str, network: str) -> list[int]
 @functools.cache
 def make_problem(root: Path, data: str, network: str) -> tuple[str, Problem]:
     """What all trials of a data set and a network share, and its name: a word for each, and a digest of the data."""
-    folder, n_train, epochs = DATA[data]
+    folder, of_class = DATA[data]
     train = photos.scan_folder(root / folder / "train")
     held_out = [photos.scan_folder(root / folder / part, class_names=train.class_names) for part in ("val", "test")]
     classes = classes_of(train, data, network)
-    sets = [
-        pictures(part, n, classes) for part, n in zip((train, *held_out), (n_train, N_VALIDATION, N_TEST), strict=True)
-    ]
+    sizes = (N_TRAIN if of_class is None else of_class * len(classes), N_VALIDATION, N_TEST)
+    sets = [pictures(part, n, classes) for part, n in zip((train, *held_out), sizes, strict=True)]
     parts = make_data(*sets, BATCH_SIZE)
     digests = "".join(part.digests()[1] for part in parts if part is not None)
     builder = functools.partial(NETWORKS[network], n_classes=len(classes))
-    problem = Problem(builder, *parts, epochs, "sparse_categorical_crossentropy", "accuracy")
+    problem = Problem(builder, *parts, -(-STEPS // len(parts[0])), "sparse_categorical_crossentropy", "accuracy")
     return f"{data}/{network}/{hashlib.sha256(digests.encode()).hexdigest()[:8]}", problem
