@@ -1,0 +1,147 @@
+"""The map: where a ladder of rates, or restarts, help, by data set, network and optimizer.
+
+    KERAS_BACKEND=tensorflow python benchmarks/map.py --data FOLDER --budget-minutes 120 --picture docs/pictures/map.png
+
+A cell is a data set, a network, an optimizer, a schedule and a ladder. Each cell looks for its own best rate on `val`,
+in the same way, and is then judged on `test` from five seeds; see `problems.py`. The contested cells come first.
+Results are appended to a CSV as they come, and what is in it, also from another machine, is not measured again.
+Without --data the table is printed. `pretrain_vgg.py` has to run before the cells of the VGG.
+"""
+
+# backends: tensorflow
+
+import argparse
+import fnmatch
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import kadence  # noqa: F401 - before Keras: it picks an installed backend
+
+# isort: split
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from problems import DATA, LADDERS, SCHEDULES, SEEDS, VGG_WEIGHTS, strategy
+from trials import Bench, Results, figures, running
+
+from kadence._statistics import interval
+
+mpl.use("Agg")
+
+#: In the order of interest: ladders under one cosine, then schedules, then networks and optimizers.
+BLOCKS = (("lite0", "adam"), ("vgg", "adam"), ("lite0", "sgd"), ("vgg", "sgd"))
+REFERENCE = ("cosine", "one rate")
+COLORS = {"one rate": "#555555", "gentle": "#1f77b4", "steep": "#d95f02"}
+
+
+class Cell(NamedTuple):
+    """A cell of the map."""
+
+    data: str
+    network: str
+    optimizer: str
+    schedule: str
+    ladder: str
+
+    @property
+    def name(self) -> str:
+        """Its parts, joined by "/"; what --cells is matched with."""
+        return "/".join(self)
+
+    @property
+    def strategy_name(self) -> str:
+        """Name of its strategy."""
+        return strategy(self.optimizer, self.ladder, self.schedule).name
+
+
+def cells() -> list[Cell]:
+    """All cells, the contested ones first."""
+    found = [
+        Cell(data, network, optimizer, schedule, ladder)
+        for (network, optimizer), schedule in itertools.product(BLOCKS, SCHEDULES)
+        for data in DATA
+        for ladder in LADDERS
+    ]
+    return found
+
+
+def measure(bench: Bench, chosen: list[Cell]) -> None:
+    """The cells of one data set, network, optimizer and schedule at a time, so that a stop leaves whole comparisons."""
+    for _, group in itertools.groupby(chosen, key=lambda cell: cell[:4]):
+        members = list(group)
+        made = {cell: strategy(cell.optimizer, cell.ladder, cell.schedule) for cell in members}
+        rates = {cell: bench.best_rate(cell.data, cell.network, made[cell]) for cell in members}
+        for seed, cell in itertools.product(SEEDS, members):
+            bench.judge(cell.data, cell.network, made[cell], rates[cell], seed)
+
+
+def lines(results: Results, chosen: list[Cell]) -> Iterator[str]:
+    """A line for each cell that is measured: mean and interval, and the difference to one rate with a cosine."""
+    for place, group in itertools.groupby(sorted(chosen, key=lambda cell: cell[:3]), key=lambda cell: cell[:3]):
+        members = list(group)
+        base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
+        measured = {cell: results.judged(cell.data, cell.network, cell.strategy_name) for cell in members}
+        if any(measured.values()):
+            yield f"{'/'.join(place)}: accuracy on test, 95% interval; difference to one rate with a cosine"
+        for cell, rows in measured.items():
+            if rows:
+                rate = next(iter(rows.values())).rate
+                yield f"  {cell.schedule:14} {cell.ladder:9} {rate:<8.3g} {figures(rows, base)}"
+
+
+def draw(results: Results, path: Path) -> None:
+    """One panel for each data set, network and optimizer: the difference to one rate with a cosine, in points."""
+    places = [(data, *block) for block in BLOCKS for data in DATA]
+    places = [place for place in places if results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)]
+    columns = len(DATA)
+    figure = Figure(figsize=(11, 1 + 2.6 * -(-len(places) // columns)), layout="constrained")
+    for number, place in enumerate(places, start=1):
+        axes = figure.add_subplot(-(-len(places) // columns), columns, number)
+        base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
+        mean = sum(row.test or 0.0 for row in base.values()) / len(base)
+        axes.axvline(0, color="0.6", linewidth=1)
+        for height, (schedule, ladder) in enumerate(itertools.product(SCHEDULES, LADDERS)):
+            rows = results.judged(*place[:2], Cell(*place, schedule, ladder).strategy_name)
+            gains = [100 * ((row.test or 0) - (base[seed].test or 0)) for seed, row in rows.items() if seed in base]
+            if not gains or (schedule, ladder) == REFERENCE:
+                continue
+            low, high = interval(gains) or (gains[0], gains[0])
+            axes.plot([low, high], [height, height], color=COLORS[ladder], linewidth=2)
+            axes.plot(sum(gains) / len(gains), height, "o", color=COLORS[ladder], markersize=5)
+        labels = [f"{schedule}, {ladder}" for schedule, ladder in itertools.product(SCHEDULES, LADDERS)]
+        axes.set_yticks(range(len(labels)), labels if number % columns == 1 else [], fontsize=8)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_title(f"{place[0]}, {place[1]}, {place[2]}: one rate, cosine {mean:.3f}", fontsize=9)
+        axes.set_xlabel("points of accuracy more or less", fontsize=8)
+    figure.suptitle("Difference to one rate with a cosine on test, mean and 95% interval over seeds", fontsize=11)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("KADENCE_DATA"), help="folder of the data sets")
+    parser.add_argument(
+        "--cells", default="*", help="which, such as 'grocery/lite0/*': data/network/optimizer/schedule/ladder"
+    )
+    parser.add_argument("--budget-minutes", type=float, default=float("inf"), help="begin no trial after so long")
+    parser.add_argument("--picture", type=Path, help="where to draw what is measured")
+    options = parser.parse_args()
+    chosen = [cell for cell in cells() if fnmatch.fnmatch(cell.name, options.cells)]
+    results = Results()
+    if options.data is None:
+        print("No --data: these are the results that were measured before.")
+    else:
+        if not VGG_WEIGHTS.exists():
+            chosen = [cell for cell in chosen if cell.network != "vgg"]
+            print("Without the VGG: run pretrain_vgg.py first.")
+        with running(Path(options.data), results, options.budget_minutes) as bench:
+            measure(bench, chosen)
+    print("\n".join(lines(results, chosen)))
+    if options.picture is not None:
+        draw(results, options.picture)
+
+
+if __name__ == "__main__":
+    main()
