@@ -27,7 +27,7 @@ from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
 from kadence.plots import save_run_pictures
-from kadence.records import RateRecord, write_text
+from kadence.records import RateRecord, full_disk_told, new_folder, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
@@ -102,7 +102,7 @@ def train_classifier(
     photos = load_photos(settings)
     if before is not None:
         _check_same_run(before, settings, photos)
-    with replicas.scope():
+    with replicas.scope(), full_disk_told(folder):
         return _train(settings, photos, folder, replicas, callbacks, snapshots, find_callbacks)
 
 
@@ -133,10 +133,10 @@ def _train(
     if n > 1:
         description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
+    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     if test is not None:
         store_test(test, folder)
-    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
-    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
     for left in folder.glob("*.part*"):  # by a kill
         left.unlink()
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
@@ -214,9 +214,7 @@ def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dic
                 )
             )
         return _read_description(description)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        remedy = "Choose another folder, or go on with that run with --resume."
-        raise FileExistsError(_checks.sentence("out", "be a new or empty folder", str(folder), remedy))
+    new_folder("out", folder, "Choose another folder, or go on with that run with --resume.")
     return None
 
 
