@@ -1,9 +1,12 @@
 """What a user compiled a model with, to compile it, or a part of it, again with another optimizer."""
 
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kadence import _checks
 from kadence._sweep import layers_of, remade
@@ -34,6 +37,11 @@ class Compiled:
         grouped, self._scale = layers_of(model.optimizer)
         self.groups = None if grouped is None else grouped._groups
         self.optimizer = remade(innermost(model.optimizer))
+        settings = None if grouped is None else grouped.inner_optimizer._group_settings
+        self._decay = None if settings is None else settings.decay_multipliers
+        self._no_decay = [] if grouped is None else list(grouped._no_weight_decay)
+        if self._no_decay:
+            self.optimizer.exclude_from_weight_decay(var_names=[re.escape(name) for name in self._no_decay])
         loss, metrics = (vars(model).get(f"_compile_{name}") for name in ("loss", "metrics"))
         self._arguments: dict[str, Any] = {
             "loss": getattr(loss, "_user_loss", None),
@@ -48,15 +56,17 @@ class Compiled:
         own = ("train_step", "test_step", "compute_loss", "compute_metrics")
         #: Whether a part of the model trains as the model itself does.
         self.is_plain = all(getattr(type(model), name) is getattr(keras.Model, name) for name in own)
+        self.is_plain &= set(self._decay or ()) <= {1.0}  # a part has no groups
 
     def describe(self) -> dict[str, Any]:
-        """Class and settings of the optimizer, without its rate, and the loss; JSON types, to tell two runs apart."""
-        config = {name: repr(value) for name, value in self.optimizer.get_config().items() if name != "learning_rate"}
-        loss = self._arguments["loss"]
-        return {
-            "optimizer": [type(self.optimizer).__name__, config],
-            "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__),
-        }
+        """Optimizer without its rate, loss and metrics, by class and config; JSON types, to tell two runs apart.
+
+        What has no config, such as a function, counts as its name.
+        """
+        config = {name: value for name, value in _config(self.optimizer).items() if name != "learning_rate"}
+        optimizer = [_name(self.optimizer), config, self._decay, self._no_decay]
+        names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+        return {"optimizer": _described(optimizer), **{name: _described(self._arguments[name]) for name in names}}
 
     def compile(
         self,
@@ -78,7 +88,15 @@ class Compiled:
         optimizer = remade(self.optimizer)
         optimizer.learning_rate = schedule
         if groups is not None:
-            optimizer = DiscriminativeOptimizer(optimizer, groups, multipliers, learning_rates=rates)
+            decay = self._decay if groups is self.groups else None
+            optimizer = DiscriminativeOptimizer(
+                optimizer,
+                groups,
+                multipliers,
+                learning_rates=rates,
+                weight_decay_multipliers=decay,
+                no_weight_decay=self._no_decay,
+            )
         if self._scale is not None:
             scale = self._scale
             optimizer = keras.optimizers.LossScaleOptimizer(
@@ -86,3 +104,33 @@ class Compiled:
             )
         # A subclass may compile with arguments of its own, which it keeps.
         keras.Model.compile(model, optimizer, **self._arguments)
+
+
+def _described(value: Any) -> Any:
+    """JSON types that are the same for equal settings in every process."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    config = _config(value)
+    return [_name(value), _described(config)] if config else _name(value)
+
+
+def _name(value: Any) -> str:
+    """The name of a function or class, or of the class of an object; modules of Keras differ between its backends."""
+    return (value if hasattr(value, "__qualname__") else type(value)).__qualname__
+
+
+def _config(value: Any) -> dict[str, Any]:
+    """The config of a Keras object, or nothing; without its name, which Keras numbers anew in each process."""
+    if isinstance(value, type) or not hasattr(value, "get_config"):
+        return {}
+    with warnings.catch_warnings(action="ignore"):  # of a lambda, which nothing loads again
+        try:
+            return {key: item for key, item in value.get_config().items() if key != "name"}
+        except Exception:  # one that a user has left half done
+            return {}

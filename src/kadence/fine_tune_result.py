@@ -55,17 +55,16 @@ class FineTuneResult:
     run_dir: Path | None = None
 
     def __str__(self) -> str:
-        last = {k: v for k, v in self.history[-1].items() if isinstance(v, float) and not k.startswith("learning_rate")}
-        rates = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(self.groups.names, self.rates, strict=True))
+        lines = [f"phase {phase}" for phase in self.phases]
+        if self.rates:
+            pairs = zip(self.groups.names, self.rates, strict=True)
+            lines.append(f"peak rates: {', '.join(f'{name} {rate:.3g}' for name, rate in pairs)}")
+        for row in self.history[-1:]:
+            values = {k: v for k, v in row.items() if isinstance(v, float) and not k.startswith("learning_rate")}
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in values.items() if k != "seconds")
+            lines.append(f"epoch {len(self.history)}: {shown}")
         best = "unknown, as there is no validation data" if self.best_epoch is None else str(self.best_epoch)
-        lines = [
-            *(f"phase {phase}" for phase in self.phases),
-            f"peak rates: {rates}",
-            f"epoch {len(self.history)}: {', '.join(f'{k} {v:.4f}' for k, v in last.items() if k != 'seconds')}",
-            f"best epoch: {best}",
-            *self.notes,
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, f"best epoch: {best}", *self.notes])
 
     def plot(self, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
         """Draw the rates over the steps of all phases, and the loss over the epochs.
@@ -78,6 +77,7 @@ class FineTuneResult:
 
         Raises:
             ImportError: If matplotlib is not installed.
+            ValueError: If no step was trained.
         """
         if axes is None:
             figures = _checks.extra("matplotlib.figure", "plot", "Drawing a run")
@@ -131,7 +131,8 @@ class FineTuneResult:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[float]]:
-    names = [name for name in rows[-1] if name not in ("phase",)]
+    """Column -> its value in each epoch; NaN where the phase does not have it."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "phase")
     return {name: [row.get(name, float("nan")) for row in rows] for name in names}
 
 
