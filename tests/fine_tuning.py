@@ -1,7 +1,7 @@
 """A tiny network with all that a resumed run has to repeat, its data, and one call that fine-tunes it."""
 
-import os
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def go_on(folder):
     """Start the run of a folder, or go on with it, as a script that is simply called again; returns its seconds."""
     began = time.perf_counter()
     options = {"augment": keras.layers.RandomTranslation(0.2, 0.2, seed=1), "batch_norm": "train"}
-    again = os.path.exists(os.path.join(folder, "run.json"))
+    again = (Path(folder) / "run.json").exists()
     kadence.fine_tune(
         build(),
         data(),

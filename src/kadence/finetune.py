@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence._compiled import Compiled
+from kadence._compiled import Compiled, described
 from kadence._head import groups_with_head
 from kadence._job import Job, Row
 from kadence._recipe import given_phases, make_phases
@@ -138,13 +138,13 @@ def fine_tune(
     folder = None if run_dir is None else Path(run_dir)
     told = tell or ((lambda line: None) if verbose == 0 else _write_line)
     settings = {"phases": [repr(phase) for phase in chosen], "batch_norm": batch_norm, "batch_size": batch_size}
-    described = {
+    fingerprint = {
         **settings,
         "groups": digest_of_groups(groups, layers),
         "model": digest_of_model(layers),
         "data": [None if part is None else digest_of_data(part) for part in (fitted, held_out)],
         **compiled.describe(),
-        "augment": None if augment is None else type(augment).__name__,
+        "augment": described(augment),
     }
     job = Job(
         model,
@@ -163,7 +163,7 @@ def fine_tune(
     )
     check_phases(job, chosen)
     with full_disk_told(folder):
-        job.seed = begin_run(folder, resume, described, seed, model)
+        job.seed = begin_run(folder, resume, fingerprint, seed, model)
         keras.utils.set_random_seed(job.seed)
         run_phases(job, chosen)
         result = _result(job, chosen, time.perf_counter() - began)

@@ -266,7 +266,7 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
     """
     if name == "warm-restarts":
         return WarmRestarts(lr_max, *solve_cycles(n_steps, cycles, 2.0, max_change=0.5))
-    if name == "constant" or n_steps < 4:
+    if name == "constant" or n_steps < 5:
         return Constant(lr_max)
     if name == "one-cycle":
         return OneCycle(lr_max, n_steps, div_factor=10.0)

@@ -96,7 +96,8 @@ def train_classifier(
     if settings.find_rates and len(replicas) > 1:
         remedy = "Find the rates on one device, with `kadence find`, and give them with --rates."
         raise ValueError(_checks.sentence("replicas", "be 1 where the rates are to be found", len(replicas), remedy))
-    before = _check_folder(folder, resume, settings)
+    check_folder(folder, resume, settings)
+    before = _read_description(folder / "run.json") if resume else None
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
     photos = load_photos(settings)
@@ -186,36 +187,28 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
         warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
-def check_not_in_photos(folder: Path, settings: FineTuneSettings) -> None:
-    """Raise if a run folder is in a folder of photos.
+def check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> None:
+    """Raise unless a run folder is new, or with `resume` that of a run; and not in a folder of photos.
 
     Args:
         folder: The run folder.
+        resume: Whether to go on with it.
         settings: The `FineTuneSettings`.
 
     Raises:
-        ValueError: If it is.
+        FileExistsError: If `folder` holds something and `resume` is False.
+        FileNotFoundError: If `resume` is True and there is no run in `folder`.
+        ValueError: If it is in a folder of photos.
     """
     for photos in (settings.photos, settings.validation):
         if photos is not None and folder.resolve().is_relative_to(Path(photos).resolve()):
             remedy = "Its pictures would be taken for photos of a class."
             raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(folder), remedy))
-
-
-def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
-    """The description of the run to go on with, or None for a new run."""
-    description = folder / "run.json"
-    check_not_in_photos(folder, settings)
-    if resume:
-        if not description.is_file():
-            raise FileNotFoundError(
-                _checks.sentence(
-                    "out", "be the folder of a run, to resume it", str(folder), "Start it without --resume."
-                )
-            )
-        return _read_description(description)
-    new_folder("out", folder, "Choose another folder, or go on with that run with --resume.")
-    return None
+    if not resume:
+        new_folder("out", folder, "Choose another folder, or go on with that run with --resume.")
+    elif not (folder / "run.json").is_file():
+        rule = "be the folder of a run, to resume it"
+        raise FileNotFoundError(_checks.sentence("out", rule, str(folder), "Start it without --resume."))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
