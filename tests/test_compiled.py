@@ -153,6 +153,13 @@ def test_mixed_precision_gets_its_loss_scale_from_keras_once():
     assert isinstance(model.optimizer.inner_optimizer, keras.optimizers.SGD)
 
 
+def test_mixed_precision_without_a_loss_scale_stays_without():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = models.sequential()
+    model.compile("sgd", "mse", jit_compile=JIT, auto_scale_loss=False)
+    assert isinstance(again(model).optimizer, keras.optimizers.SGD)
+
+
 def test_metric_objects_begin_anew():
     """What they have seen before is not in the first epoch after."""
     model = models.sequential()
