@@ -544,7 +544,7 @@ def test_finetune_runs_the_recipe_by_default(photos, tmp_path, capsys):
     before = (out / "model.keras").read_bytes()
     capsys.readouterr()
     assert command(*words, "--epochs", 3, "--snapshots", "--validation-fraction", 0.25) == 1
-    one_message(capsys, "`run_dir` must be a new or empty folder")
+    one_message(capsys, "`out` must be a new or empty folder")
     assert (out / "model.keras").read_bytes() == before
     assert command(*words, "--epochs", 4, "--snapshots", "--validation-fraction", 0.25, "--resume") == 1
     one_message(capsys, "`resume` must go on with the same model, data and settings", "phases")

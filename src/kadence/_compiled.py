@@ -66,7 +66,7 @@ class Compiled:
         config = {name: value for name, value in _config(self.optimizer).items() if name != "learning_rate"}
         optimizer = [_name(self.optimizer), config, self._decay, self._no_decay]
         names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-        return {"optimizer": _described(optimizer), **{name: _described(self._arguments[name]) for name in names}}
+        return {"optimizer": described(optimizer), **{name: described(self._arguments[name]) for name in names}}
 
     def compile(
         self,
@@ -110,18 +110,22 @@ class Compiled:
         keras.Model.compile(model, optimizer, **self._arguments)
 
 
-def _described(value: Any) -> Any:
-    """JSON types that are the same for equal settings in every process."""
+def described(value: Any) -> Any:
+    """JSON types that are the same for equal settings in every process; without names, which Keras numbers anew.
+
+    Args:
+        value: Layer, loss, metric or optimizer, by its config; a function by its name; or a tree of these and numbers.
+    """
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, dict):
-        return {str(key): _described(item) for key, item in value.items()}
+        return {str(key): described(item) for key, item in value.items() if key != "name"}
     if isinstance(value, (list, tuple)):
-        return [_described(item) for item in value]
+        return [described(item) for item in value]
     config = _config(value)
-    return [_name(value), _described(config)] if config else _name(value)
+    return [_name(value), described(config)] if config else _name(value)
 
 
 def _name(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What the phases of `fine_tune` have in common: the model, the data, where files go, and one way to `fit`."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +13,17 @@ import numpy as np
 
 from kadence import _checks
 from kadence._compiled import Compiled
+from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data, follow_epochs
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
 from kadence.freezing import set_trained
 from kadence.groups import LayerGroups
 from kadence.range_test import RangeTest
-from kadence.records import RateRecord
+from kadence.records import RateRecord, write_text
 
 Row = dict[str, Any]
-_END, _RECORD = "end.weights.h5", "rates.json"
+_END, _RECORD, _NOTES = "end.weights.h5", "rates.json", "notes.json"
 
 
 class Augmented(keras.utils.PyDataset):
@@ -107,86 +109,116 @@ class Job:
     find_callbacks: Sequence[keras.callbacks.Callback] = ()
     verbose: Any = "auto"
     tell: Callable[[str], None] = lambda line: None
+    #: Name of the phase at hand: names its folder, and its rows of the history.
+    phase: str = ""
     #: Peak rate of each group, once it is known.
     rates: list[float] | None = None
-    range_test: RangeTest | None = None
+    found: RangeTest | None = None
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     record: RateRecord = field(default_factory=lambda: RateRecord(np.zeros(0, np.int64), {}, np.zeros(0)))
 
-    def train_batches(self, seed: int) -> Any:
-        """The training batches, in the orders of a seed, augmented."""
-        batches = self.train.batches(seed)
+    def __post_init__(self) -> None:
+        self.train_batches()
+
+    def train_batches(self) -> Any:
+        """The training batches, in the orders of the seed, augmented."""
+        batches = self.train.batches(self.seed)
         if self.augment is None:
             return batches
         if not (isinstance(batches, keras.utils.PyDataset) and hasattr(batches, "set_epoch")):
             remedy = "Augment inside the dataset, or in the model."
             raise TypeError(_checks.sentence("augment", "be None unless `train` is arrays or images", batches, remedy))
-        return Augmented(batches, self.augment, seed)
+        return Augmented(batches, self.augment, self.seed)
 
     def validation_batches(self) -> Any:
         """The validation batches, or None."""
         return None if self.validation is None else self.validation.batches()
 
+    @property
+    def policies(self) -> list[str]:
+        """The policy for BatchNorm layers of each group."""
+        return [self.batch_norm] * (len(self.groups) - 1) + ["train"]
+
     def train_groups(self, wanted: Sequence[bool]) -> None:
         """Freeze and unfreeze the groups; BatchNorm layers before the head follow the policy."""
-        policies = [self.batch_norm] * (len(self.groups) - 1) + ["train"]
         # A group that trains already is left as it is: freeze first, so that the policy holds for all.
         for now in ([False] * (len(self.groups) - 1) + [True], wanted):
-            set_trained(self.model, self.groups, now, policies)
+            set_trained(self.model, self.groups, now, self.policies)
+
+    @property
+    def place(self) -> Path | None:
+        """The folder of the phase at hand; None without a run folder."""
+        return None if self.folder is None else self.folder / "phases" / self.phase
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[Path | None]:
-        """The folder of a phase, in which it leaves the weights at its end; None without a run folder."""
-        folder = None if self.folder is None else self.folder / "phases" / name
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        if folder is not None and not (folder / _END).exists():
-            save_weights(self.model, folder / _END)
+    def part(self) -> Iterator[None]:
+        """A phase that trains: it leaves its notes and the weights at its end in its folder."""
+        place, n_notes = self.place, len(self.notes)
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        yield
+        if place is not None:
+            write_text(place / _NOTES, json.dumps(self.notes[n_notes:], ensure_ascii=False))
+            save_weights(self.model, place / _END)
 
-    def finished(self, name: str) -> bool:
-        """Whether a phase was finished before a run was resumed; takes over what it left."""
-        if self.folder is None or not (self.folder / "phases" / name / _END).exists():
+    def finished(self) -> bool:
+        """Whether the phase was finished before a run was resumed; takes over what it left."""
+        place = self.place
+        if place is None or not (place / _END).exists():
             return False
-        folder = self.folder / "phases" / name
-        load_weights(self.model, folder / _END)
-        self._keep(name, RunFolder(folder).rows, _record_in(folder))
+        load_weights(self.model, place / _END)
+        self.notes += json.loads((place / _NOTES).read_text(encoding="utf-8"))
+        self._keep(RunFolder(place).rows, _record_in(place))
         return True
+
+    def range_test(self, make: Callable[[], RangeTest]) -> RangeTest:
+        """The range test of the phase, which is made once."""
+        place = self.place
+        test = None if place is None else stored_test(place)
+        if test is None:
+            test = make()
+            if place is not None:
+                place.mkdir(parents=True, exist_ok=True)
+                store_test(test, place)
+        return test
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs of the phase that a run which is resumed has finished."""
+        return 0 if self.place is None else RunFolder(self.place).epochs_done
 
     def fit(
         self,
-        name: str,
         model: Any,
         batches: Any,
         held_out: Any,
         epochs: int,
-        seed: int,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         """Train the model, or a part of it, as a phase; goes on where a run that was killed has left its backup."""
-        folder = None if self.folder is None else self.folder / "phases" / name
-        if folder is not None:
-            for left in folder.glob("*.part*"):  # by a kill
+        place = self.place
+        if place is not None:
+            for left in place.glob("*.part*"):  # by a kill
                 left.unlink()
-        recorder = RateRecorder(folder and folder / _RECORD, folder and _record_in(folder), stop_on_nan=True)
-        keeper: Any = _Rows() if folder is None else RunFolder(folder, keep_model=False)
+        recorder = RateRecorder(place and place / _RECORD, place and _record_in(place), stop_on_nan=True)
+        keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
         model.fit(
             batches,
             validation_data=held_out,
             epochs=epochs,
             shuffle=False,
             verbose=cast(Any, self.verbose),
-            callbacks=[*follow_epochs(batches), EpochSeeds(seed), recorder, *callbacks, keeper, *self.callbacks],
+            callbacks=[*follow_epochs(batches), EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks],
         )
-        self._keep(name, keeper.rows, recorder.record if len(recorder.record) else recorder.previous)
+        self._keep(keeper.rows, recorder.record if len(recorder.record) else recorder.previous)
 
-    def _keep(self, name: str, rows: Sequence[Row], record: RateRecord | None) -> None:
+    def _keep(self, rows: Sequence[Row], record: RateRecord | None) -> None:
         offset = len(self.rows)
         for row in rows:
             rates = _by_group(self.groups, row, "learning_rate_", 0.0)
             others = {key: value for key, value in row.items() if not key.startswith("learning_rate_")}
-            self.rows.append({"phase": name, **others, "epoch": offset + int(row["epoch"]), **rates})
+            self.rows.append({"phase": self.phase, **others, "epoch": offset + int(row["epoch"]), **rates})
         if record is not None and len(record):
             steps = record.steps + (int(self.record.steps[-1]) + 1 if len(self.record) else 0)
             rates = _by_group(self.groups, record.rates, "", np.zeros(len(steps)))

@@ -1,6 +1,7 @@
 """The arguments of `fine_tune` -> its phases."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,37 @@ def make_phases(
     head = [HeadPhase(freeze_epochs, given[-1] or None if given else None)] if freeze_epochs else []
     last = TrainPhase(epochs - freeze_epochs, given, schedule, snapshots or 3, snapshots > 0)
     return (*head, last) if given else (*head, FindPhase(), last)
+
+
+def given_phases(phases: Any, epochs: Any, others: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """Phases that the user made.
+
+    Args:
+        phases: As for `fine_tune`.
+        epochs: As for `fine_tune`, in epochs.
+        others: Name -> value of what the phases say instead: rates, schedule, freeze_epochs, snapshots.
+
+    Returns:
+        Tuple of phases.
+
+    Raises:
+        ValueError: If `epochs` is not their sum, or something else is given that they say.
+        TypeError: If one of them is something else.
+    """
+    rule = "be phases: HeadPhase, FindPhase, TrainPhase"
+    chosen = tuple(_checks.sequence("phases", phases, rule))
+    for phase in chosen:
+        if not isinstance(phase, Phase):
+            raise TypeError(_checks.sentence("phases", rule, phase))
+    total = sum(getattr(phase, "epochs", 0) for phase in chosen)
+    if epochs != total or not total:
+        raise ValueError(_checks.sentence("epochs", f"be the sum of those of the phases, {total}", epochs))
+    usual = inspect.signature(make_phases).parameters
+    for name, value in others.items():
+        default = usual[name].default
+        if type(value) is not type(default) or value != default:
+            raise ValueError(_checks.sentence(name, "be left out beside `phases`, which say it themselves", value))
+    return chosen
 
 
 def _given_rates(rates: Any, groups: LayerGroups) -> tuple[float, ...] | None:

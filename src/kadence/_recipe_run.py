@@ -13,7 +13,7 @@ from kadence.data import ImageBatches
 from kadence.fine_tune_result import FineTuneResult
 from kadence.finetune import fine_tune
 from kadence.records import write_text
-from kadence.run import check_not_in_photos
+from kadence.run import check_folder
 from kadence.schedules import Constant
 from kadence.settings import FineTuneSettings
 
@@ -48,7 +48,7 @@ def fine_tune_classifier(
         LossNotFiniteError: If the loss became NaN.
     """
     folder = Path(folder)
-    check_not_in_photos(folder, settings)
+    check_folder(folder, resume, settings)
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     epochs = settings.total_epochs()
     if epochs < 2:

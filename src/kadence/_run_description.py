@@ -14,7 +14,8 @@ from kadence import _checks
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data
 from kadence._walk import Layers
-from kadence.records import write_text
+from kadence.groups import LayerGroups
+from kadence.records import new_folder, write_text
 
 _START = "start.weights.h5"
 _DESCRIPTION = "run.json"
@@ -46,13 +47,11 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         return drawn
     path = folder / _DESCRIPTION
     if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            remedy = "Choose another folder, or go on with that run with `resume=True`."
-            raise FileExistsError(_checks.sentence("run_dir", "be a new or empty folder", str(folder), remedy))
+        new_folder("run_dir", folder, "Choose another folder, or go on with that run with `resume=True`.")
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model, folder / _START)
         content = {"fine_tune": described, "seed": drawn, "versions": _versions()}
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
+        save_weights(model, folder / _START)
         return drawn
     if not path.is_file():
         remedy = "Start it without `resume`."
@@ -69,7 +68,10 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         rule = "go on with the same model, data and settings"
         remedy = f"Changed: {', '.join(changed)}. Choose another `run_dir` for another run."
         raise ValueError(_checks.sentence("resume", rule, resume, remedy))
-    load_weights(model, folder / _START)
+    if (folder / _START).exists():
+        load_weights(model, folder / _START)
+    else:  # a kill came between the description and the start
+        save_weights(model, folder / _START)
     return stored
 
 
@@ -86,8 +88,22 @@ def digest_of_model(layers: Layers) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def digest_of_groups(groups: LayerGroups, layers: Layers) -> list[list[Any]]:
+    """Name of each group, and where its layers with weights are in the model.
+
+    Args:
+        groups: The groups.
+        layers: The layers of the model.
+
+    Returns:
+        A pair of name and list of indices for each group.
+    """
+    owner = {id(weight): index for index, unit in enumerate(layers.units) for weight in unit.weights}
+    return [[group.name, sorted({owner[id(weight)] for weight in group.weights})] for group in groups]
+
+
 def digest_of_data(data: Data) -> str:
-    """Digest of arrays by their content, of photos by names and sizes, of other datasets by their length.
+    """Digest of arrays by their content, of photos by classes, names and sizes, of other datasets by their length.
 
     Args:
         data: The `Data`.
@@ -99,7 +115,7 @@ def digest_of_data(data: Data) -> str:
     if data.arrays is not None or hasattr(data.dataset, "__getitem__"):
         shapes = str([np.shape(leaf)[1:] for leaf in keras.tree.flatten(data.first(1))])
     if data.paths is not None:
-        sizes = [f"{path.name}\0{path.stat().st_size}" for path in data.paths]
+        sizes = [f"{path.parent.name}/{path.name}\0{path.stat().st_size}" for path in data.paths]
         return hashlib.sha256(
             "\n".join([str(len(data)), shapes, *sizes]).encode("utf-8", "surrogateescape")
         ).hexdigest()

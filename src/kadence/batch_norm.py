@@ -36,7 +36,7 @@ def freeze_batch_norm(model: keras.Model) -> int:
     return len(layers)
 
 
-def recompute_batch_norm(model: keras.Model, batches: Iterable[Any]) -> int:
+def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_only: bool = False) -> int:
     """Computes the running mean and variance of every BatchNormalization layer of `model` anew, from data.
 
     Needed after the weights were changed other than by training, as by averaging. Each statistic becomes the plain
@@ -44,7 +44,7 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any]) -> int:
     of the batch variances (not the variance of the pooled data, which is larger by the variance of the batch means).
     Use batches of the size used in training, shuffled, and drop a small last one.
 
-    During the pass the BatchNormalization layers normalise with the statistics of the batch at hand, frozen ones too;
+    During the pass these BatchNormalization layers normalise with the statistics of the batch at hand, frozen ones too;
     all other layers run in inference mode, so dropout and augmentation are off. Weights, trainable flags, optimizer
     and seeds stay as they are. After an error or Ctrl-C the old statistics are put back.
 
@@ -53,6 +53,7 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any]) -> int:
         batches: At least one batch, each as `fit` takes it from a dataset: `x`, `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`, of which only `x` is used. Several inputs are a dictionary, or a tuple inside
             of the tuple: `((x1, x2),)`. Not read when the model has no BatchNormalization layer.
+        trained_only: If True, frozen BatchNormalization layers keep their statistics, and normalise with these.
 
     Returns:
         Number of BatchNormalization layers that were reached and have new statistics.
@@ -64,7 +65,7 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any]) -> int:
     Source:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.2, arXiv:1803.05407.
     """
-    layers = _batch_norms(model)
+    layers = [layer for layer in _batch_norms(model) if layer.trainable or not trained_only]
     if not layers:
         return 0
     found, seen = batches_of("batches", batches), 0

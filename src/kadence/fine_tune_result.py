@@ -18,7 +18,7 @@ from kadence.groups import LayerGroups
 from kadence.phases import Phase
 from kadence.plots import plot_history, plot_rates, save_run_pictures
 from kadence.range_test import RangeTest
-from kadence.records import RateRecord, write_text
+from kadence.records import RateRecord, new_folder, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,12 +97,9 @@ class FineTuneResult:
             FileExistsError: If the folder holds anything.
         """
         target = Path(folder)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise FileExistsError(_checks.sentence("folder", "be a new or empty folder", str(target)))
+        new_folder("folder", target)
         target.mkdir(parents=True, exist_ok=True)
         self.write(target)
-        if self.range_test is not None:
-            store_test(self.range_test, target)
 
     def ensemble(self) -> SnapshotEnsemble:
         """The snapshots of the run as one model.
@@ -127,6 +124,8 @@ class FineTuneResult:
         save_model(self.model, folder / "model.keras")
         write_text(folder / "history.csv", _csv(self.history))
         write_text(folder / "rates.json", self.record.to_json())
+        if self.range_test is not None:
+            store_test(self.range_test, folder)
         if importlib.util.find_spec("matplotlib") is not None and len(self.record):
             save_run_pictures(folder, self.record, self.history)
 

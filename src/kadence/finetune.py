@@ -1,5 +1,6 @@
 """The whole recipe in one call: head first, rates from a range test, then all groups at their rates."""
 
+import math
 import os
 import sys
 import time
@@ -10,16 +11,18 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence._compiled import Compiled
+from kadence._compiled import Compiled, described
 from kadence._head import groups_with_head
 from kadence._job import Job, Row
-from kadence._recipe import make_phases
-from kadence._run_description import begin_run, digest_of_data, digest_of_model
+from kadence._recipe import given_phases, make_phases
+from kadence._run_description import begin_run, digest_of_data, digest_of_groups, digest_of_model
 from kadence._trial_data import Data
 from kadence._walk import Layers
 from kadence.fine_tune_result import FineTuneResult
+from kadence.freezing import groups_of
 from kadence.groups import LayerGroups
-from kadence.phases import Phase, run_phases
+from kadence.phases import Phase, TrainPhase, check_phases, run_phases
+from kadence.records import full_disk_told
 
 
 def fine_tune(
@@ -85,7 +88,9 @@ def fine_tune(
         seed: Seed of order, dropout and augmentation. Integer >= 0; None to draw one.
         verbose: As for `fit`; 0 says nothing.
         batch_size: Rows in a batch, where the data is arrays. Integer >= 1.
-        phases: Other phases instead of these three, of `HeadPhase`, `FindPhase`, `TrainPhase`; `epochs` is their sum.
+        phases: Other phases instead of these three, of `HeadPhase`, `FindPhase`, `TrainPhase`, in any number, such as
+            `[HeadPhase(1), TrainPhase(4, rates=(1e-4, 3e-4, 1e-3), unfreeze_every=1)]`; `epochs` is their sum, and
+            rates, schedule, freeze_epochs and snapshots are theirs.
         callbacks: Further Keras callbacks of both trainings.
         find_callbacks: Further Keras callbacks of the range tests.
         tell: Called with a line of text when a phase begins; None to write it to the standard output unless `verbose`
@@ -113,19 +118,18 @@ def fine_tune(
     """
     layers = Layers(model)
     compiled = Compiled(model)
-    chosen = tuple(phases) if phases is not None else None
     snapshots = _checks.integer("snapshots", snapshots, minimum=0, unit="a number of cycles")
     _checks.one_of("batch_norm", batch_norm, ("frozen", "train"))
     if augment is not None and not isinstance(augment, keras.layers.Layer):
         raise TypeError(_checks.sentence("augment", "be a keras layer, or None", augment))
     if groups is not None and head is not None:
         raise ValueError(_checks.sentence("head", "be None beside `groups`, of which the last is the head", head))
-    groups = groups or (compiled.groups if head is None else None) or groups_with_head(model, head)
-    if chosen is None:
-        chosen = make_phases(epochs, groups, rates, schedule, freeze_epochs, snapshots)
-    elif sum(getattr(phase, "epochs", 0) for phase in chosen) != epochs:
-        raise ValueError(_checks.sentence("epochs", "be the sum of those of the phases", epochs))
-    if snapshots and run_dir is None:
+    if groups is None and head is None:
+        groups = compiled.groups
+    groups = groups_with_head(model, head) if groups is None else groups_of(model, groups)
+    given = {"rates": rates, "schedule": schedule, "freeze_epochs": freeze_epochs, "snapshots": snapshots}
+    chosen = make_phases(epochs, groups, **given) if phases is None else given_phases(phases, epochs, given)
+    if run_dir is None and any(isinstance(phase, TrainPhase) and phase.snapshots for phase in chosen):
         raise ValueError(_checks.sentence("run_dir", "be a folder, to keep snapshots", run_dir))
     batch_size = _checks.integer("batch_size", batch_size, minimum=1, unit="in rows")
     fitted = Data("train", train, batch_size)
@@ -134,22 +138,21 @@ def fine_tune(
     folder = None if run_dir is None else Path(run_dir)
     told = tell or ((lambda line: None) if verbose == 0 else _write_line)
     settings = {"phases": [repr(phase) for phase in chosen], "batch_norm": batch_norm, "batch_size": batch_size}
-    described = {
+    fingerprint = {
         **settings,
-        "groups": [[group.name, len(group.layers)] for group in groups],
+        "groups": digest_of_groups(groups, layers),
         "model": digest_of_model(layers),
         "data": [None if part is None else digest_of_data(part) for part in (fitted, held_out)],
         **compiled.describe(),
-        "augment": None if augment is None else type(augment).__name__,
+        "augment": described(augment),
     }
-    seed = begin_run(folder, resume, described, seed, model)
     job = Job(
         model,
         compiled,
         groups,
         fitted,
         held_out,
-        seed,
+        seed=0,
         batch_norm=batch_norm,
         augment=augment,
         folder=folder,
@@ -158,24 +161,32 @@ def fine_tune(
         verbose=verbose,
         tell=told,
     )
-    keras.utils.set_random_seed(seed)
-    run_phases(job, chosen)
-    result = FineTuneResult(
-        model,
-        groups,
-        chosen,
+    check_phases(job, chosen)
+    with full_disk_told(folder):
+        job.seed = begin_run(folder, resume, fingerprint, seed, model)
+        keras.utils.set_random_seed(job.seed)
+        run_phases(job, chosen)
+        result = _result(job, chosen, time.perf_counter() - began)
+        if folder is not None:
+            result.write(folder)
+    return result
+
+
+def _result(job: Job, phases: tuple[Phase, ...], seconds: float) -> FineTuneResult:
+    unjudged = [] if job.validation is not None else ["Without validation data there is no best epoch."]
+    return FineTuneResult(
+        job.model,
+        job.groups,
+        phases,
         tuple(job.rates or ()),
         tuple(job.rows),
         job.record,
-        job.range_test,
+        job.found,
         _best_epoch(job.rows),
-        time.perf_counter() - began,
-        (*job.notes, *([] if validation is not None else ["Without validation data there is no best epoch."])),
-        folder,
+        seconds,
+        (*job.notes, *unjudged),
+        job.folder,
     )
-    if folder is not None:
-        result.write(folder)
-    return result
 
 
 def _write_line(line: str) -> None:
@@ -184,5 +195,5 @@ def _write_line(line: str) -> None:
 
 
 def _best_epoch(rows: Sequence[Row]) -> int | None:
-    judged = [row for row in rows if "val_loss" in row]
+    judged = [row for row in rows if math.isfinite(row.get("val_loss", math.nan))]
     return min(judged, key=lambda row: row["val_loss"])["epoch"] if judged else None

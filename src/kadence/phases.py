@@ -9,10 +9,9 @@ import keras
 
 from kadence import _checks
 from kadence._job import Job
-from kadence._rate_search import store_test, stored_test
 from kadence.batch_norm import recompute_batch_norm
 from kadence.budgets import solve_cycles
-from kadence.callbacks import SnapshotSaver
+from kadence.callbacks import GradualUnfreeze, SnapshotSaver
 from kadence.features import cache_features
 from kadence.finder import lr_range_test
 from kadence.groups import layer_decay
@@ -70,24 +69,22 @@ class HeadPhase:
         """
         head = job.groups.names[-1]
         job.train_groups([name == head for name in job.groups.names])
-        if job.finished(self.name):
+        if job.finished():
             return
         job.tell(f"head: {head} alone for {self.epochs} epochs")
-        with job.part(self.name) as folder, self._trained_part(job) as (model, batches, held_out, is_whole):
+        with job.part(), self._trained_part(job) as (model, batches, held_out, is_whole):
             job.compiled.compile(model, Constant(_USUAL))
             rate = self.rate
             if rate is None:
                 n_steps = _LONGEST if not is_whole else _sweep_length(len(batches))
-                test = (folder and stored_test(folder)) or lr_range_test(model, batches, n_steps=n_steps, seed=job.seed)
-                if folder is not None:
-                    store_test(test, folder)
-                rate = _clear(job, test, "head")["all"]
+                test = job.range_test(lambda: lr_range_test(model, batches, n_steps=n_steps, seed=job.seed))
+                rate = _clear(job, test, "head")
             schedule = make_schedule(self.schedule, rate, self.epochs * len(batches))
             still = [0.0] * (len(job.groups) - 1)
             job.compiled.compile(
                 model, schedule, job.groups if is_whole else None, [*still, rate] if is_whole else None
             )
-            job.fit(self.name, model, batches, held_out, self.epochs, job.seed)
+            job.fit(model, batches, held_out, self.epochs)
 
     @contextlib.contextmanager
     def _trained_part(self, job: Job) -> Iterator[tuple[Any, Any, Any, bool]]:
@@ -104,7 +101,7 @@ class HeadPhase:
                     seen = None if held_out is None else features.of(held_out.batches()).batches(size)
                     yield features.model, batches, seen, False
                     return
-        yield job.model, job.train_batches(job.seed), job.validation_batches(), True
+        yield job.model, job.train_batches(), job.validation_batches(), True
 
 
 @dataclass(frozen=True)
@@ -142,17 +139,16 @@ class FindPhase:
         """
         job.train_groups([True] * len(job.groups))
         factors = layer_decay(job.groups, self.layer_decay)
-        test = None if job.folder is None else stored_test(job.folder)
-        if test is None:
-            batches = job.train_batches(job.seed + 1)
+
+        def make() -> RangeTest:
+            batches = job.train_batches()
             n_steps = self.n_steps or _sweep_length(2 * len(batches))
             job.tell(f"find: range test of {n_steps} steps, all groups together")
             job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
-            test = lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks)
-            if job.folder is not None:
-                store_test(test, job.folder)
-        job.range_test = test
-        rate = _clear(job, test, "model")["all"]
+            return lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks)
+
+        job.found = job.range_test(make)
+        rate = _clear(job, job.found, "model")
         job.rates = [rate * factor for factor in factors]
 
 
@@ -167,10 +163,16 @@ class TrainPhase:
         cycles: Number of cycles of warm restarts, which fill the phase, each twice as long as the one before where
             the steps allow it. Integer >= 1.
         snapshots: Whether to keep the weights at the end of every cycle.
+        unfreeze_every: Number of epochs after which one more group joins, from the head down, as `GradualUnfreeze`
+            does it; 0 trains all groups from the start. Integer >= 0, in epochs.
 
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Source:
+        Loshchilov & Hutter 2017, SGDR, section 3, arXiv:1608.03983; Smith & Topin 2018, Super-Convergence, section 3,
+        arXiv:1708.07120; Howard & Ruder 2018, Universal Language Model Fine-tuning, section 3.3, arXiv:1801.06146.
     """
 
     epochs: int
@@ -178,42 +180,69 @@ class TrainPhase:
     schedule: str = "one-cycle"
     cycles: int = 3
     snapshots: bool = False
+    unfreeze_every: int = 0
     name = "train"
 
     def __post_init__(self) -> None:
         _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
         _checks.integer("cycles", self.cycles, minimum=1, unit="a number of cycles")
         _checks.one_of("schedule", self.schedule, SCHEDULES)
+        _checks.boolean("snapshots", self.snapshots)
+        _checks.integer("unfreeze_every", self.unfreeze_every, minimum=0, unit="in epochs")
+        if self.rates is not None:
+            rule = "be rates >= 0, one per group and one of them > 0"
+            values = _checks.sequence("rates", self.rates, rule)
+            object.__setattr__(self, "rates", tuple(_checks.number("rates", rate, minimum=0.0) for rate in values))
+            if not any(values) or (self.unfreeze_every and not all(values)):
+                remedy = "`unfreeze_every` trains all groups in the end." if any(values) else ""
+                raise ValueError(_checks.sentence("rates", rule, self.rates, remedy))
+
+    def check(self, job: Job, found: bool) -> None:
+        """Whether the phase fits model and data.
+
+        Args:
+            job: What it is to work on.
+            found: Whether a phase before it finds rates.
+
+        Raises:
+            ValueError: If it does not: rates are missing, or the cycles do not fit the steps.
+        """
+        n_groups = len(job.groups)
+        if (self.rates is None and not found) or (self.rates is not None and len(self.rates) != n_groups):
+            rule = f"be one rate per group, {n_groups}: {', '.join(job.groups.names)}; or a `FindPhase` comes before"
+            raise ValueError(_checks.sentence("rates", rule, self.rates))
+        self._schedule(job, 1.0)
+
+    def _schedule(self, job: Job, lr_max: float) -> Schedule:
+        return make_schedule(self.schedule, lr_max, self.epochs * len(job.train), self.cycles)
 
     def run(self, job: Job) -> None:
         """Run the phase.
 
         Args:
             job: What it works on.
-
-        Raises:
-            ValueError: If the rates are neither given nor found.
         """
         rates = list(self.rates or job.rates or ())
-        if len(rates) != len(job.groups) or not any(rates):
-            rule = f"be one rate per group, {len(job.groups)}, one of them > 0; or a phase has to find them before"
-            raise ValueError(_checks.sentence("rates", rule, rates))
         job.rates = rates
         job.train_groups([rate > 0.0 for rate in rates])
-        batches = job.train_batches(job.seed + 1)
-        schedule = make_schedule(self.schedule, max(rates), self.epochs * len(batches), self.cycles)
-        job.compiled.compile(job.model, schedule, job.groups, rates)
-        if job.finished(self.name):
+        batches = job.train_batches()
+        job.compiled.compile(job.model, self._schedule(job, max(rates)), job.groups, rates)
+        if job.finished():
             return
         shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
         job.tell(f"train: {self.epochs} epochs, {self.schedule}, peak rates {shown}")
-        savers = []
+        own: list[keras.callbacks.Callback] = []
+        if self.unfreeze_every:
+            joins = [self.unfreeze_every * number for number in range(1, len(job.groups))]
+            unfreezing = GradualUnfreeze(job.groups, at_epochs=joins, batch_norm=job.policies)
+            unfreezing.apply(job.model, job.epochs_done)
+            own.append(unfreezing)
         if self.snapshots and job.folder is not None:
-            savers = [SnapshotSaver(job.folder / "snapshots", resume=True)]
-        with job.part(self.name):
-            job.fit(self.name, job.model, batches, job.validation_batches(), self.epochs, job.seed + 1, savers)
+            own.append(SnapshotSaver(job.folder / "snapshots", resume=True))
+        with job.part():
+            job.fit(job.model, batches, job.validation_batches(), self.epochs, own)
             if job.batch_norm == "train":
-                recompute_batch_norm(job.model, job.train.batches(job.seed + 1))
+                recompute_batch_norm(job.model, job.train.batches(job.seed), trained_only=True)
 
 
 Phase = HeadPhase | FindPhase | TrainPhase
@@ -237,7 +266,7 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
     """
     if name == "warm-restarts":
         return WarmRestarts(lr_max, *solve_cycles(n_steps, cycles, 2.0, max_change=0.5))
-    if name == "constant" or n_steps < 4:
+    if name == "constant" or n_steps < 5:
         return Constant(lr_max)
     if name == "one-cycle":
         return OneCycle(lr_max, n_steps, div_factor=10.0)
@@ -249,7 +278,7 @@ def _sweep_length(n_steps: int) -> int:
     return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
-def _clear(job: Job, test: RangeTest, of: str) -> dict[str, float]:
+def _clear(job: Job, test: RangeTest, of: str) -> float:
     """The suggestion, or where there is no clear one, the rate that is usual, with a note."""
     suggestion = test.suggest()
     rate = suggestion.rates["all"]
@@ -258,15 +287,36 @@ def _clear(job: Job, test: RangeTest, of: str) -> dict[str, float]:
         rate = _USUAL if is_adam else _USUAL_OF_OTHERS
         why = suggestion.reasons["all"]
         job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:g}, a usual rate, is taken.")
-    return {"all": rate}
+    return rate
+
+
+def check_phases(job: Job, phases: Sequence[Phase]) -> None:
+    """Whether phases fit model and data, before anything is trained.
+
+    Args:
+        job: What they are to work on.
+        phases: The phases.
+
+    Raises:
+        ValueError: If one of them does not.
+    """
+    found = False
+    for phase in phases:
+        found = found or isinstance(phase, FindPhase)
+        if isinstance(phase, TrainPhase):
+            phase.check(job, found)
 
 
 def run_phases(job: Job, phases: Sequence[Phase]) -> None:
-    """Run phases one after another.
+    """Run phases one after another; each has a name and a seed of its own.
 
     Args:
         job: What they work on.
         phases: The phases.
     """
-    for phase in phases:
+    names = [phase.name for phase in phases]
+    first = job.seed
+    for index, phase in enumerate(phases):
+        number = names[: index + 1].count(phase.name)
+        job.phase, job.seed = phase.name if number == 1 else f"{phase.name}-{number}", first + index
         phase.run(job)

@@ -1,10 +1,11 @@
 """Frozen records of what happened; JSON in and out."""
 
 import contextlib
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from kadence import _checks
+
+#: Error numbers of a disk, a quota or a file that is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -36,6 +40,41 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def new_folder(name: str, folder: Path, remedy: str = "") -> None:
+    """Raise if a folder holds anything, but for what a kill left while its first file was written.
+
+    Args:
+        name: Argument that the folder was given as.
+        folder: The folder, which need not exist.
+        remedy: What to do instead.
+
+    Raises:
+        FileExistsError: If it does, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(found.suffix != ".part" for found in folder.iterdir())):
+        raise FileExistsError(_checks.sentence(name, "be a new or empty folder", str(folder), remedy))
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Says what to do where the disk is full; what was finished before is whole.
+
+    Args:
+        folder: The run folder, or None.
+
+    Raises:
+        OSError: If something inside could not be written for want of space.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # h5py raises both
+        if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
+            raise
+        remedy = "Make room, and go on with `resume`: all finished epochs are kept."
+        told = _checks.sentence("run_dir", "be on a disk that is not full", str(folder), remedy)
+        raise OSError(errno.ENOSPC, told) from error
 
 
 @dataclass(frozen=True, eq=False)

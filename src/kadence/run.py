@@ -27,7 +27,7 @@ from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
 from kadence.plots import save_run_pictures
-from kadence.records import RateRecord, write_text
+from kadence.records import RateRecord, full_disk_told, new_folder, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
@@ -96,13 +96,14 @@ def train_classifier(
     if settings.find_rates and len(replicas) > 1:
         remedy = "Find the rates on one device, with `kadence find`, and give them with --rates."
         raise ValueError(_checks.sentence("replicas", "be 1 where the rates are to be found", len(replicas), remedy))
-    before = _check_folder(folder, resume, settings)
+    check_folder(folder, resume, settings)
+    before = _read_description(folder / "run.json") if resume else None
     _checks.extra("matplotlib", "plot", "Drawing what a run did")
     keras.utils.set_random_seed(settings.seed)
     photos = load_photos(settings)
     if before is not None:
         _check_same_run(before, settings, photos)
-    with replicas.scope():
+    with replicas.scope(), full_disk_told(folder):
         return _train(settings, photos, folder, replicas, callbacks, snapshots, find_callbacks)
 
 
@@ -133,10 +134,10 @@ def _train(
     if n > 1:
         description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
+    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     if test is not None:
         store_test(test, folder)
-    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
-    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
     for left in folder.glob("*.part*"):  # by a kill
         left.unlink()
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
@@ -186,38 +187,28 @@ def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> 
         warnings.warn(f"{finding.what} {finding.change}", stacklevel=2)
 
 
-def check_not_in_photos(folder: Path, settings: FineTuneSettings) -> None:
-    """Raise if a run folder is in a folder of photos.
+def check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> None:
+    """Raise unless a run folder is new, or with `resume` that of a run; and not in a folder of photos.
 
     Args:
         folder: The run folder.
+        resume: Whether to go on with it.
         settings: The `FineTuneSettings`.
 
     Raises:
-        ValueError: If it is.
+        FileExistsError: If `folder` holds something and `resume` is False.
+        FileNotFoundError: If `resume` is True and there is no run in `folder`.
+        ValueError: If it is in a folder of photos.
     """
     for photos in (settings.photos, settings.validation):
         if photos is not None and folder.resolve().is_relative_to(Path(photos).resolve()):
             remedy = "Its pictures would be taken for photos of a class."
             raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(folder), remedy))
-
-
-def _check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> dict[str, Any] | None:
-    """The description of the run to go on with, or None for a new run."""
-    description = folder / "run.json"
-    check_not_in_photos(folder, settings)
-    if resume:
-        if not description.is_file():
-            raise FileNotFoundError(
-                _checks.sentence(
-                    "out", "be the folder of a run, to resume it", str(folder), "Start it without --resume."
-                )
-            )
-        return _read_description(description)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        remedy = "Choose another folder, or go on with that run with --resume."
-        raise FileExistsError(_checks.sentence("out", "be a new or empty folder", str(folder), remedy))
-    return None
+    if not resume:
+        new_folder("out", folder, "Choose another folder, or go on with that run with --resume.")
+    elif not (folder / "run.json").is_file():
+        rule = "be the folder of a run, to resume it"
+        raise FileNotFoundError(_checks.sentence("out", rule, str(folder), "Start it without --resume."))
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -47,13 +47,16 @@ class RunFolder(keras.callbacks.Callback):
         """The row of the epoch that `model.keras` holds, or None before the first."""
         return best_row(self.rows, self.monitor)
 
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs that the newest backup counts as finished."""
+        return max((int(backup.name.rpartition("_")[2]) for backup in self._backups()), default=0)
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Restore the newest backup, if there is one: weights, optimizer and epoch."""
-        backups = self._backups()
-        finished = 0
-        if backups:
-            self._restore(backups[-1])
-            finished = int(backups[-1].name.rpartition("_")[2])
+        finished = self.epochs_done
+        if finished:
+            self._restore(self._backups()[-1])
             if len(self.rows) < finished:
                 rule = f"have a row for each of the {finished} finished epochs"
                 raise ValueError(_checks.sentence("history.csv", rule, len(self.rows), "Start anew in another folder."))
