@@ -153,6 +153,26 @@ def test_mixed_precision_gets_its_loss_scale_from_keras_once():
     assert isinstance(model.optimizer.inner_optimizer, keras.optimizers.SGD)
 
 
+def test_mixed_precision_without_a_loss_scale_stays_without():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = models.sequential()
+    model.compile("sgd", "mse", jit_compile=JIT, auto_scale_loss=False)
+    assert isinstance(again(model).optimizer, keras.optimizers.SGD)
+
+
+def test_metric_objects_begin_anew():
+    """What they have seen before is not in the first epoch after."""
+    model = models.sequential()
+    metrics = [keras.metrics.MeanAbsoluteError(name="own")], [keras.metrics.MeanSquaredError(name="weighted")]
+    model.compile(keras.optimizers.SGD(0.1), "mse", metrics=metrics[0], weighted_metrics=metrics[1], jit_compile=JIT)
+    wanted = model.evaluate(X, ZEROS, verbose=0, return_dict=True)
+    model.evaluate(X, ZEROS + 1000, verbose=0)
+    again(model)
+    history = model.fit(X, ZEROS, batch_size=8, verbose=0).history
+    assert history["own"] == pytest.approx([wanted["own"]])
+    assert history["weighted"] == pytest.approx([wanted["weighted"]])
+
+
 class OwnCompile(keras.Sequential):
     def compile(self, optimizer, penalty):
         super().compile(optimizer=optimizer, loss="mse", jit_compile=JIT)

@@ -144,6 +144,7 @@ def test_a_schedule_ends_with_the_phase(name, n_steps):
     else:
         peak = rates.argmax()
         assert peak <= 0.3 * n_steps
+        assert peak >= 0.05 * n_steps or n_steps < 10
         assert (np.diff(rates[: peak + 1]) > 0).all()
         assert (np.diff(rates[peak:]) < 0).all()
 
@@ -238,7 +239,7 @@ def test_where_features_cannot_be_stored_the_whole_model_runs(model, note):
     before = weights(job)
     run_phases(job, [HeadPhase(2, 0.02)])
     assert still(before, job) == ["group_1", "group_2"]
-    assert len(job.rows) == 2
+    assert int(job.model.optimizer.iterations) == 2 * BATCHES, "not those of a part"
     assert [text.partition(" before")[0] for text in job.notes] == ([] if note is None else [note])
 
 
@@ -303,6 +304,7 @@ def test_the_train_phase_trains_each_group_at_its_rate():
     before = weights(job)
     run_phases(job, [TrainPhase(3, (0.0, 0.01, 0.04))])
     assert still(before, job) == ["group_1"]
+    assert job.groups[0].variables == [], "no gradient is computed for it"
     norm = job.model.get_layer("backbone").get_layer("middle_norm")
     assert tiny.same(oracles.values(norm.moving_mean), np.array([0.5, -0.5, 0.25, 0.0], "float32"))
     assert lines == ["train: 3 epochs, one-cycle, peak rates group_1 0, group_2 0.01, group_3 0.04"]

@@ -102,6 +102,10 @@ class Compiled:
             optimizer = keras.optimizers.LossScaleOptimizer(
                 optimizer, scale.initial_scale, scale.dynamic_growth_steps, name=scale.name
             )
+        # Keras does not reset metrics of the user that it has not seen in this compilation, at the start of a `fit`.
+        for metric in keras.tree.flatten([self._arguments["metrics"], self._arguments["weighted_metrics"]]):
+            if isinstance(metric, keras.metrics.Metric):
+                metric.reset_state()
         # A subclass may compile with arguments of its own, which it keeps.
         keras.Model.compile(model, optimizer, **self._arguments)
 
