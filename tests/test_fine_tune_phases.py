@@ -274,7 +274,9 @@ def test_the_find_phase_leaves_all_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate"), [(keras.optimizers.SGD, 1e-2), (keras.optimizers.Adam, 1e-3)], ids=["sgd", "adam"]
+    ("optimizer", "rate"),
+    [(keras.optimizers.SGD, 1e-2), (keras.optimizers.Nadam, 1e-3), (keras.optimizers.Lion, 1e-4)],
+    ids=["sgd", "nadam", "lion"],
 )
 def test_no_clear_answer_is_the_usual_rate_and_a_note(optimizer, rate):
     job = new_job(optimizer=optimizer(), loss=flat)
@@ -315,6 +317,13 @@ def test_the_train_phase_trains_each_group_at_its_rate():
     assert [row["epoch"] for row in job.rows] == [1, 2, 3]
     assert job.rows[-1]["loss"] < job.rows[0]["loss"]
     assert job.rows[-1]["val_loss"] < job.rows[0]["val_loss"]
+
+
+def test_under_gradient_accumulation_a_schedule_counts_updates():
+    job = new_job(optimizer=keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
+    run_phases(job, [HeadPhase(2, 0.05), TrainPhase(2, (0.01, 0.01, 0.02), "cosine")])
+    wanted = [make_schedule("cosine", peak, BATCHES).sample(BATCHES).repeat(2) for peak in (0.05, 0.02)]
+    np.testing.assert_allclose(job.record.rates["group_3"], np.concatenate(wanted), rtol=1e-6)
 
 
 def test_batch_norm_that_trains_is_computed_anew_at_the_end():

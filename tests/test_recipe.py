@@ -33,7 +33,7 @@ def test_without_a_head_phase():
     assert make(freeze_epochs=0, rates=[0.5] * 3) == (TrainPhase(5, (0.5, 0.5, 0.5)),)
 
 
-@pytest.mark.parametrize("rate", [0.5, np.float32(0.5), np.float64(0.5)])
+@pytest.mark.parametrize("rate", [0.5, np.float32(0.5), np.float64(0.5), np.array(0.5)])
 def test_one_rate_is_that_of_the_head_and_falls_towards_the_input(rate):
     head, last = make(rates=rate)
     assert head == HeadPhase(1, 0.5)

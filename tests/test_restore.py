@@ -73,6 +73,16 @@ def test_loss_and_metrics_that_are_not_built_stay_so():
     assert not metrics.built
 
 
+def test_a_metric_object_that_is_not_built_begins_anew():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    seen = keras.metrics.MeanAbsoluteError(name="seen")
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[seen])
+    x = np.ones((4, 1), np.float32)
+    with given_back(model, {"x": x, "y": 100 * x, "batch_size": 4}):
+        model.fit(x, 100 * x, verbose=0)
+    assert model.fit(x, x, verbose=0).history["seen"] == [1.0]
+
+
 def test_a_model_is_built_before_its_state_is_taken():
     model = compiled(built=False, run_eagerly=True)
     state = ModelState(model, DATA)

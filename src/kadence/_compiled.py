@@ -68,6 +68,10 @@ class Compiled:
         names = ("loss", "loss_weights", "metrics", "weighted_metrics")
         return {"optimizer": described(optimizer), **{name: described(self._arguments[name]) for name in names}}
 
+    def updates(self, n_batches: int) -> int:
+        """Number of updates that so many batches make, fewer than batches under gradient accumulation."""
+        return max(n_batches // (self.optimizer.gradient_accumulation_steps or 1), 1)
+
     def compile(
         self,
         model: Any,
@@ -121,7 +125,9 @@ def described(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, dict):
-        return {str(key): described(item) for key, item in value.items() if key != "name"}
+        if value.keys() >= {"class_name", "config"}:  # what Keras serialized, with all that it numbers anew
+            return [value["class_name"], described(_unnamed(value["config"]))]
+        return {str(key): described(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [described(item) for item in value]
     config = _config(value)
@@ -139,6 +145,10 @@ def _config(value: Any) -> dict[str, Any]:
         return {}
     with warnings.catch_warnings(action="ignore"):  # of a lambda, which nothing loads again
         try:
-            return {key: item for key, item in value.get_config().items() if key != "name"}
+            return _unnamed(value.get_config())
         except Exception:  # one that a user has left half done
             return {}
+
+
+def _unnamed(config: Any) -> Any:
+    return {key: item for key, item in config.items() if key != "name"} if isinstance(config, dict) else config

@@ -25,7 +25,7 @@ def groups_with_head(model: keras.Model, head: str | keras.Layer | None = None) 
     """What is before the head in two halves of equally many layers with weights, and the head.
 
     The head is what follows the largest model that is nested in `model`; without one, what follows the last pooling
-    that has layers with weights before and behind it; without one, the last layer with weights.
+    that has layers with weights before and behind it; without one, the last layer with weights, if there is one output.
 
     Args:
         model: Built `keras.Model`.
@@ -52,7 +52,7 @@ def _start(model: Any, layers: Layers) -> int:
     ends = _nested_ends(model, layers) or _pooling_starts(layers)
     if ends:
         return ends[-1]
-    if len(weighted) < 2:
+    if len(weighted) < 2 or len(getattr(model, "outputs", None) or ()) > 1:
         raise ValueError(_checks.sentence("model", "have a head that can be found", model.name, _REMEDY))
     return weighted[-1]
 

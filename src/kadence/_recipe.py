@@ -48,7 +48,9 @@ def make_phases(
         raise ValueError(_checks.sentence("schedule", rule, schedule))
     if schedule == "auto":
         schedule = "warm-restarts" if snapshots else "one-cycle"
-    head = [HeadPhase(freeze_epochs, given[-1] or None if given else None)] if freeze_epochs else []
+    if given and not given[-1]:
+        freeze_epochs = 0  # nothing trains in a head phase
+    head = [HeadPhase(freeze_epochs, given[-1] if given else None)] if freeze_epochs else []
     last = TrainPhase(epochs - freeze_epochs, given, schedule, snapshots or 3, snapshots > 0)
     return (*head, last) if given else (*head, FindPhase(), last)
 
@@ -90,8 +92,8 @@ def _given_rates(rates: Any, groups: LayerGroups) -> tuple[float, ...] | None:
         if rates != "find":
             raise ValueError(_checks.sentence("rates", rule, rates))
         return None
-    if isinstance(rates, (int, float, np.number)):
-        top = _checks.number("rates", rates, above=0.0)
+    if isinstance(rates, (int, float, np.number)) or (isinstance(rates, np.ndarray) and not rates.ndim):
+        top = _checks.number("rates", rates.item() if isinstance(rates, np.ndarray) else rates, above=0.0)
         return tuple(top / 2.6**distance for distance in reversed(range(len(groups))))
     values = tuple(_checks.number("rates", rate, minimum=0.0) for rate in _checks.sequence("rates", rates, rule))
     if len(values) != len(groups) or not any(values):

@@ -78,6 +78,7 @@ class ModelState:
 
     def put_back(self) -> None:
         """Assign all variables, and put everything else back that `fit` sets."""
+        self._model.reset_metrics()  # those of the user too, which what is put back may not know yet
         # Not by setattr, which on TensorFlow makes the model keep track of what it is given.
         for name, value in self._attributes.items():
             vars(self._model).pop(name, None)

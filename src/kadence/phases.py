@@ -19,8 +19,9 @@ from kadence.range_test import RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
-#: Where a range test has no clear answer: Adam's usual rate, and that of the others.
-_USUAL, _USUAL_OF_OTHERS = 1e-3, 1e-2
+#: Where a range test has no clear answer: the usual rate of an optimizer that scales its steps, and of the others.
+_USUAL = 1e-3
+_USUAL_OF = {"SGD": 1e-2, "Lion": 1e-4}
 #: Fewest and most optimizer steps of a range test.
 _SHORTEST, _LONGEST = 30, 100
 #: Share of a cosine in which the rate rises before it.
@@ -79,7 +80,7 @@ class HeadPhase:
                 n_steps = _LONGEST if not is_whole else _sweep_length(len(batches))
                 test = job.range_test(lambda: lr_range_test(model, batches, n_steps=n_steps, seed=job.seed))
                 rate = _clear(job, test, "head")
-            schedule = make_schedule(self.schedule, rate, self.epochs * len(batches))
+            schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(batches)))
             still = [0.0] * (len(job.groups) - 1)
             job.compiled.compile(
                 model, schedule, job.groups if is_whole else None, [*still, rate] if is_whole else None
@@ -214,7 +215,7 @@ class TrainPhase:
         self._schedule(job, 1.0)
 
     def _schedule(self, job: Job, lr_max: float) -> Schedule:
-        return make_schedule(self.schedule, lr_max, self.epochs * len(job.train), self.cycles)
+        return make_schedule(self.schedule, lr_max, job.compiled.updates(self.epochs * len(job.train)), self.cycles)
 
     def run(self, job: Job) -> None:
         """Run the phase.
@@ -252,8 +253,8 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
     """A schedule that ends with a phase.
 
     Args:
-        name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it), "warm-restarts" or
-            "constant".
+        name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it; from a tenth of the
+            peak both), "warm-restarts" or "constant".
         lr_max: Its peak. Float > 0.
         n_steps: Length of the phase, in optimizer steps. Integer >= 1.
         cycles: Number of warm restarts.
@@ -271,7 +272,7 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
     if name == "one-cycle":
         return OneCycle(lr_max, n_steps, div_factor=10.0)
     rise = round(_RISE * n_steps)
-    return warmup(Cosine(lr_max, n_steps - rise), rise) if rise else Cosine(lr_max, n_steps)
+    return warmup(Cosine(lr_max, n_steps - rise), rise, lr_max / 10) if rise else Cosine(lr_max, n_steps)
 
 
 def _sweep_length(n_steps: int) -> int:
@@ -283,8 +284,7 @@ def _clear(job: Job, test: RangeTest, of: str) -> float:
     suggestion = test.suggest()
     rate = suggestion.rates["all"]
     if rate is None:
-        is_adam = isinstance(job.compiled.optimizer, keras.optimizers.Adam)
-        rate = _USUAL if is_adam else _USUAL_OF_OTHERS
+        rate = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL)
         why = suggestion.reasons["all"]
         job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:g}, a usual rate, is taken.")
     return rate
