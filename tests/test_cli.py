@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -656,3 +657,11 @@ def test_the_process_ends_with_the_exit_code(code):
     )
     assert done.returncode == code
     assert done.stdout.split() == ["said"] + ["down"] * (code != 130)
+
+
+def test_python_dash_m_kadence_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kadence", "groups", "--list"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("kadence", run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines() == list(backbone_names())
