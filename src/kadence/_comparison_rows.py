@@ -40,6 +40,9 @@ class StrategyResult:
 class ComparisonRow:
     """A strategy against the baseline; None where there are too few seeds, or nothing was judged.
 
+    Equal values from all seeds are one measurement, without interval and probability, unless the metric is a share of
+    rows, such as an accuracy: its intervals are no narrower than one row allows.
+
     Args:
         strategy: Its name.
         rate: Its base rate.
@@ -93,7 +96,7 @@ def differences(result: StrategyResult, other: StrategyResult, mode: str) -> lis
 
 
 def make_row(
-    result: StrategyResult, base: StrategyResult, mode: str, metric: str, target: float | None
+    result: StrategyResult, base: StrategyResult, mode: str, metric: str, target: float | None, grain: float = 0.0
 ) -> ComparisonRow:
     """The figures of a strategy.
 
@@ -103,6 +106,7 @@ def make_row(
         mode: "max" or "min".
         metric: Name of the metric.
         target: Value of the metric on the validation data whose time is looked for, or None.
+        grain: Smallest difference that the metric can have. Float >= 0.
 
     Returns:
         `ComparisonRow`.
@@ -110,8 +114,8 @@ def make_row(
     better = [] if result is base else differences(result, base, mode)
     signed = better if mode == "max" else [-difference for difference in better]
     times = [time for curve in result.curves if (time := _time_to(target, curve, metric, mode)) is not None]
-    low, high = interval(result.values) or (None, None)
-    difference_low, difference_high = interval(signed) or (None, None)
+    low, high = interval(result.values, grain) or (None, None)
+    difference_low, difference_high = interval(signed, grain) or (None, None)
     return ComparisonRow(
         result.strategy,
         result.rate,
@@ -124,7 +128,7 @@ def make_row(
         difference_high,
         sum(difference > 0 for difference in better) if better else None,
         len(better),
-        probability(better),
+        probability(better, grain),
         mean(result.seconds),
         mean(times),
         len(times),

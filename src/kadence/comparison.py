@@ -11,7 +11,7 @@ from typing import Any
 
 from kadence import _checks
 from kadence._comparison_rows import ComparisonRow, StrategyResult, differences, last_values, make_row, mean
-from kadence._statistics import probability, resolution
+from kadence._statistics import probability, smallest_told
 from kadence._text import table
 
 #: Fewest values whose range covers 95%: 1 - 2 ** (1 - n).
@@ -30,6 +30,8 @@ class Comparison:
         judged_on: "test" or "validation".
         epochs: Length of each trial, in epochs.
         target: What `seconds_to_target` waits for, or None for the baseline's mean at the end, on the validation data.
+        grain: Smallest difference that the metric can have: one row of what it is judged on, for a share of rows such
+            as accuracy; 0 where there is none. Float >= 0.
         notes: Sentences about the trials, such as that they ran under several versions.
 
     Example:
@@ -43,13 +45,15 @@ class Comparison:
     judged_on: str
     epochs: int
     target: float | None = None
+    grain: float = 0.0
     notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def rows(self) -> tuple[ComparisonRow, ...]:
         """A `ComparisonRow` for each strategy, in the order of `results`."""
         return tuple(
-            make_row(result, self.results[0], self.mode, self.metric, self.target_value) for result in self.results
+            make_row(result, self.results[0], self.mode, self.metric, self.target_value, self.grain)
+            for result in self.results
         )
 
     @property
@@ -67,12 +71,12 @@ class Comparison:
             other: Name of the other.
 
         Returns:
-            Float in [0, 1]; None with fewer than two seeds.
+            Float in [0, 1]; None with fewer than two seeds, or equal differences of a metric that is no share of rows.
 
         Raises:
             ValueError: If a name is unknown.
         """
-        return probability(differences(self._result(strategy), self._result(other), self.mode))
+        return probability(differences(self._result(strategy), self._result(other), self.mode), self.grain)
 
     def _result(self, name: str) -> StrategyResult:
         _checks.one_of("strategy", name, [result.strategy for result in self.results])
@@ -89,20 +93,26 @@ class Comparison:
         return ["Judged on the validation data, on which the rates were chosen too: a little too good. Give test data."]
 
     def _about_differences(self) -> list[str]:
-        n = min((row.n for row in self.rows if row.n), default=0)
         others = [differences(result, self.results[0], self.mode) for result in self.results[1:]]
-        smallest = resolution(others)
-        if smallest is None:
-            return ["One seed: no interval and no probability. No difference here can be told from chance."] * (n > 0)
-        said = [f"With {n} seeds, a difference in {self.metric} below {smallest:.2g} cannot be told from noise here."]
+        n = min((len(own) for own in others if len(own) > 1), default=0)
+        if not n:
+            one = "One seed: no interval and no probability. No difference here can be told from chance."
+            return [one] * any(result.values for result in self.results)
+        smallest = smallest_told(others, self.grain)
+        said = []
+        if smallest is not None:
+            below = f"a difference in {self.metric} below {smallest:.2g}"
+            said.append(f"With {n} seeds, {below} cannot be told from noise here.")
         if n < _ENOUGH_SEEDS:
-            said.append(f"The interval of {n} values covers less than 95%: take {_ENOUGH_SEEDS} seeds or more.")
+            covered = f"An interval of {n} seeds holds the mean in about {1 - 2 ** (1 - n):.0%} of the cases, not 95%"
+            said.append(f"{covered}: take {_ENOUGH_SEEDS} seeds or more.")
         return [*said, *self._verdicts()]
 
     def _verdicts(self) -> list[str]:
-        said, open_ones = [], []
+        said, open_ones, unknown = [], [], []
         for row in self.rows[1:]:
             if row.probability is None or row.difference is None:
+                unknown += [row.strategy] if row.pairs else []
                 continue
             if max(row.probability, 1.0 - row.probability) < _TOLD:
                 open_ones.append(row.strategy)
@@ -112,6 +122,9 @@ class Comparison:
             said.append(f"{row.strategy} is {verdict} by {abs(row.difference):.3g} ({sure}).")
         if open_ones:
             said.append(f"Not told from {self.rows[0].strategy} by these seeds: {', '.join(open_ones)}.")
+        if unknown:
+            why = "one seed, or the same difference from each, which is one measurement too"
+            said.append(f"No probability for {', '.join(unknown)}: {why}.")
         return said
 
     def _about_trials(self) -> list[str]:
