@@ -105,7 +105,24 @@ def test_the_target_is_that_of_the_baseline():
     assert "s to 0.51" in str(found)
 
 
-def test_the_table_has_a_row_each():
+@pytest.mark.parametrize(("columns", "n_tables"), [(200, 1), (110, 2), (80, 3), (20, 3)])
+def test_the_table_fits_the_terminal(columns, n_tables, monkeypatch):
+    """The longest name of `kadence compare` without flags, ten seeds, and a target that not all reach."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    values = [0.5, 0.6] * 5
+    other = [value + 0.01 * seed for seed, value in enumerate(values)]
+    results = (result("constant", values), result("discriminative+warm-restarts", other))
+    found = comparison([], results=results, target=0.55)
+    lines = str(found).removesuffix("\n".join(found.conclusions)).rstrip().splitlines()
+    assert max(map(len, lines)) <= max(columns, 80)
+    assert [line.split()[0] for line in lines if line].count("strategy") == n_tables
+    assert [line.split()[0] for line in lines if line].count("discriminative+warm-restarts") == n_tables
+    for word in ("rate", "accuracy", "difference", "wins", "P(better)", "seconds", "s to 0.55", "3.0 (5 of 10)"):
+        assert word in "\n".join(lines)
+
+
+def test_the_table_has_a_row_each(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     head, *lines = str(comparison(BASE, BETTER)).splitlines()[:3]
     assert head.split()[:4] == ["strategy", "rate", "n", "accuracy"]
     assert lines[1].split()[:4] == ["cosine", "0.1", "3", "0.6133"]

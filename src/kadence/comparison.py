@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,18 @@ from typing import Any
 from kadence import _checks
 from kadence._comparison_rows import ComparisonRow, StrategyResult, differences, last_values, make_row, mean
 from kadence._statistics import probability, smallest_told
-from kadence._text import table
+from kadence._text import tables
 
 #: Fewest values whose range covers 95%: 1 - 2 ** (1 - n).
 _ENOUGH_SEEDS = 6
 _TOLD = 0.975
+#: Columns of the narrowest terminal that the table is fitted to.
+_NARROWEST = 80
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies against each other; `str()` gives the table and the conclusions.
+    """Strategies against each other; `str()` gives the table, as wide as the terminal allows, and the conclusions.
 
     Args:
         results: A `StrategyResult` each; the first is the baseline.
@@ -142,10 +145,14 @@ class Comparison:
 
     def __str__(self) -> str:
         target = "" if self.target_value is None else f"s to {self.target_value:.3g}"
-        head = ["strategy", "rate", "n", self.metric, "95% interval", "difference", "95% interval", "wins"]
-        cells = [[*head, "P(better)", "seconds", target or "s to target"]]
-        cells += [_cells(row) for row in self.rows]
-        return "\n".join([*table(cells, n_left=1), "", *self.conclusions])
+        head = [
+            ["rate", "n", self.metric, "95% interval"],
+            ["difference", "95% interval", "wins", "P(better)"],
+            ["seconds", target or "s to target"],
+        ]
+        rows = [("strategy", head), *((row.strategy, _cells(row)) for row in self.rows)]
+        width = max(_NARROWEST, shutil.get_terminal_size().columns)
+        return "\n".join([*tables(rows, width), "", *self.conclusions])
 
     def to_csv(self) -> str:
         """The rows as CSV text, with a line of headings."""
@@ -193,21 +200,16 @@ def _result(entry: Mapping[str, Any]) -> StrategyResult:
     return StrategyResult(**{**entry, **tuples, "searched": searched})
 
 
-def _cells(row: ComparisonRow) -> list[str]:
+def _cells(row: ComparisonRow) -> list[list[str]]:
+    """How good it is, how much better than the baseline, and how long it takes."""
     wins = "" if row.wins is None else f"{row.wins} of {row.pairs}"
     target = _number(row.seconds_to_target, ".1f") + (f" ({row.reached} of {row.n})" if row.reached < row.n else "")
+    likely = "" if row.probability is None else _probability(row.probability)
+    difference = _range(row.difference_low, row.difference_high, "+")
     return [
-        row.strategy,
-        _number(row.rate, ".3g"),
-        str(row.n),
-        _number(row.mean, ".4f"),
-        _range(row.low, row.high, ""),
-        _number(row.difference, "+.4f"),
-        _range(row.difference_low, row.difference_high, "+"),
-        wins,
-        "" if row.probability is None else _probability(row.probability),
-        _number(row.seconds, ".1f"),
-        target.strip(),
+        [_number(row.rate, ".3g"), str(row.n), _number(row.mean, ".4f"), _range(row.low, row.high, "")],
+        [_number(row.difference, "+.4f"), difference, wins, likely],
+        [_number(row.seconds, ".1f"), target.strip()],
     ]
 
 
