@@ -1,5 +1,6 @@
 """`kadence compare` as a user meets it: photos in, a table and three files out, and a message for each mistake."""
 
+import io
 import json
 import re
 
@@ -7,9 +8,10 @@ import compare_models
 import pytest
 import tiny
 from command import command, one_message
+from rich.console import Console
 
 from kadence import Comparison, _engines, classifier
-from kadence._compare_command import build_network
+from kadence._compare_command import _TrialBar, build_network
 from kadence.backbones import load_backbone
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
@@ -60,6 +62,18 @@ def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
     assert found.judged_on == "test"
     assert compare(photos, tmp_path / "out", *words) == 0
     assert "1/2" not in capsys.readouterr().out, "nothing is repeated"
+
+
+def test_the_bar_shows_what_is_known():
+    """Before the first trial that is how many there are, but not how many a store has."""
+    screen = io.StringIO()
+    with _TrialBar(Console(file=screen, force_terminal=True, width=100), 12) as bar:
+        assert "12 trials" in screen.getvalue()
+        bar.show(compare_models.trial(), compare_models.outcome(0.5), 7, 12)
+        bar._bar.refresh()
+    assert "trial 7/12" in screen.getvalue()
+    assert "7/12  constant  rate 0.01  judge  seed 0  done 0.5000  2 s" in screen.getvalue()
+    assert "?" not in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.getvalue())
 
 
 def test_six_strategies_and_held_out_photos_by_default(photos, tmp_path, no_training):
