@@ -49,8 +49,8 @@ def interval(values: Sequence[float], grain: float = 0.0) -> tuple[float, float]
     Phi(-sqrt(n / (n - 1)) * t(alpha / 2, n - 1)) make up for most of it: measured on normal values, they cover 75, 87,
     92, 93 and 95% for n = 3, 4, 5, 6 and 10. No interval of percentiles leaves the range of the values, which covers
     1 - 2**(1 - n). BCa, SciPy's default, estimates its two corrections from these same few values, and is undefined
-    where they are equal. To either side the Student's half-width of the grain, t(0.975, n - 1) * grain / sqrt(n), is
-    added in quadrature.
+    where they are equal. A count of whole rows stands for half a row more or less, so half a grain is added to both
+    ends; measured on rounded normal values, the intervals then cover no less than 1 - 2**(1 - n) for n = 2, 3 and 5.
 
     Args:
         values: One value per seed; for a paired interval, the differences.
@@ -68,9 +68,8 @@ def interval(values: Sequence[float], grain: float = 0.0) -> tuple[float, float]
     array = np.asarray(values, np.float64)
     if _says_nothing(array, grain):
         return None
-    mean, least = float(array.mean()), _t_quantile(len(array)) * grain / math.sqrt(len(array))
-    low, high = (mean, mean) if _all_equal(array) else _bootstrap(array)
-    return mean - math.hypot(mean - low, least), mean + math.hypot(high - mean, least)
+    low, high = (float(array.mean()),) * 2 if _all_equal(array) else _bootstrap(array)
+    return low - grain / 2, high + grain / 2
 
 
 def _bootstrap(array: np.ndarray) -> tuple[float, float]:
