@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 
 import compare_models
 import pytest
@@ -10,11 +12,13 @@ import tiny
 from command import command, one_message
 from rich.console import Console
 
-from kadence import Comparison, _engines, classifier
+from kadence import Comparison, _compare_command, _engines, classifier
 from kadence._compare_command import _TrialBar, build_network
 from kadence.backbones import load_backbone
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
+
+FILES = {"comparison.csv", "comparison.json", "comparison.png"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +55,7 @@ def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
     assert re.match(r"1/2  constant  rate 0\.01  judge  seed 0  done [01]\.\d{4}  \d+ s$", lines[0]), lines
     assert lines[2].split()[:4] == ["strategy", "rate", "n", "accuracy"]
     assert "One seed: no interval and no probability." in " ".join(lines)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "comparison.csv",
-        "comparison.json",
-        "comparison.png",
-        "trials.sqlite",
-    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
     found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [row.strategy for row in found.rows] == ["constant", "frozen"]
     assert found.judged_on == "test"
@@ -133,6 +132,57 @@ def test_mistakes_are_one_message(photos, tmp_path, capsys, no_training, words, 
     one_message(capsys, said)
     assert not no_training
     assert not (tmp_path / "out").exists()
+
+
+def test_the_store_may_be_elsewhere(photos, tmp_path, no_training):
+    """The new folder of the results is empty until they are there."""
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1", "--store", tmp_path / "s"]
+    assert compare(photos, tmp_path / "out", *words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert (tmp_path / "s").is_file()
+
+
+def test_a_stop_between_the_files_is_gone_on_from(photos, tmp_path, no_training, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(_compare_command, "save_comparison_picture", stopped)
+        assert compare(photos, tmp_path / "out", *words) == 130
+    assert compare(photos, tmp_path / "out", *words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
+    assert len(no_training) == 2
+
+
+COMMAND = """
+import sys, tiny
+from kadence import classifier, cli
+classifier.load_backbone = tiny.load_backbone
+cli.command()
+"""
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_share_the_trials(photos, tmp_path):
+    words = ["compare", photos, "--out", tmp_path / "out", "--image-size", "32", "--batch-size", "6", "--no-augment"]
+    words += ["--epochs", "1", "--strategies", "constant,frozen", "--rates", "1e-3,1e-2", "--seeds", "2"]
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
+    both = [
+        subprocess.Popen(
+            command, env=compare_models.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = [re.findall(r"^\d/8  (.*)  done", out, re.MULTILINE) for out, _ in said]
+    assert len(trials[0]) + len(trials[1]) == len({*trials[0], *trials[1]}) == 8
+    tables = [out.partition("strategy ")[2] for out, _ in said]
+    assert tables[0] == tables[1] != ""
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
+    found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row.n for row in found.rows] == [2, 2]
 
 
 def test_nothing_of_the_user_is_overwritten(photos, tmp_path, capsys, no_training):

@@ -137,10 +137,11 @@ def _removed_if_empty(folder: Path, is_new: bool) -> Iterator[None]:
     """After a mistake that is found before the first trial, a folder that was made for it goes again."""
     try:
         yield
-    finally:
+    except BaseException:
         if is_new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        raise
 
 
 def _check_out(out: Path, photos: Sequence[str | None]) -> None:
@@ -186,9 +187,10 @@ def _without_copies(folder: ImageFolder) -> ImageFolder:
 
 def _write(comparison: Comparison, out: Path) -> None:
     write_line(str(comparison))
-    save_comparison_picture(comparison, out / "comparison.png")
-    write_text(out / "comparison.csv", comparison.to_csv())
+    # The first is what tells that the others are ours, if the process ends in between.
     write_text(out / "comparison.json", comparison.to_json())
+    write_text(out / "comparison.csv", comparison.to_csv())
+    save_comparison_picture(comparison, out / "comparison.png")
     write_line(f"Table, curves and picture are in {out}")
 
 
