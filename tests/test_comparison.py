@@ -91,7 +91,7 @@ def test_failures_are_told():
     failed = dataclasses.replace(found.results[1], failures=("failed, out of memory", "failed, x"))
     none = dataclasses.replace(found.results[2], rate=None)
     told = dataclasses.replace(found, results=(found.results[0], failed, none), notes=("A note.",))
-    assert "2 judged trials of cosine failed: failed, out of memory" in told.conclusions
+    assert "2 judged trials of cosine gave no value: failed, out of memory" in told.conclusions
     assert "frozen was not judged: no rate gave a model." in told.conclusions
     assert told.conclusions[-1] == "A note."
     assert str(told)

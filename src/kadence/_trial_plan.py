@@ -124,7 +124,11 @@ class TrialPlan:
         trials = {seed: outcomes[self._trial(strategy, rate or 0.0, seed, "judge").key] for seed in seeds}
         good = {seed: outcome for seed, outcome in trials.items() if _judged(outcome) is not None}
         searched = ((t.rate, _searched(outcomes[t.key])) for t in self._search_trials(strategy))
-        bad = (f"{outcome.status}, {outcome.reason}" for seed, outcome in trials.items() if seed not in good)
+        bad = (
+            ", ".join(filter(None, [outcome.status, outcome.reason]))
+            for seed, outcome in trials.items()
+            if seed not in good
+        )
         return StrategyResult(
             strategy.name,
             strategy.content,

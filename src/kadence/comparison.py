@@ -140,7 +140,7 @@ class Comparison:
         for result in self.results:
             if result.failures:
                 n = len(result.failures)
-                said.append(f"{n} judged trial{'s' * (n > 1)} of {result.strategy} failed: {result.failures[0]}")
+                said.append(f"{n} judged trial{'s' * (n > 1)} of {result.strategy} gave no value: {result.failures[0]}")
         return said
 
     def __str__(self) -> str:
