@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import compare_models
+import keras
 import pytest
 import tiny
 from command import command, one_message
@@ -164,6 +165,7 @@ cli.command()
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend takes part in it, but each is slow to import")
 def test_two_commands_at_once_share_the_trials(photos, tmp_path):
     words = ["compare", photos, "--out", tmp_path / "out", "--image-size", "32", "--batch-size", "6", "--no-augment"]
     words += ["--epochs", "1", "--strategies", "constant,frozen", "--rates", "1e-3,1e-2", "--seeds", "2"]
