@@ -69,6 +69,7 @@ def test_the_bar_shows_what_is_known():
     screen = io.StringIO()
     with _TrialBar(Console(file=screen, force_terminal=True, width=100), 12) as bar:
         assert "12 trials" in screen.getvalue()
+        assert "left -:--:--" in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.getvalue())
         bar.show(compare_models.trial(), compare_models.outcome(0.5), 7, 12)
         bar._bar.refresh()
     assert "trial 7/12" in screen.getvalue()

@@ -214,7 +214,7 @@ class _TrialBar:
             speed_estimate_period=math.inf,  # of all trials: one takes longer than the 30 s that rich looks back
             disable=not terminal.is_terminal,
         )
-        self._task = self._bar.add_task(f"{n_trials} trials", total=None)
+        self._task = self._bar.add_task(f"{n_trials} trials", total=n_trials)
 
     def __enter__(self) -> "_TrialBar":
         if not self._bar.disable:
