@@ -1,5 +1,6 @@
 """The judged trials of a strategy -> a row of figures, against those of the baseline."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,8 +115,9 @@ def make_row(
     better = [] if result is base else differences(result, base, mode)
     signed = better if mode == "max" else [-difference for difference in better]
     times = [time for curve in result.curves if (time := _time_to(target, curve, metric, mode)) is not None]
-    low, high = interval(result.values, grain) or (None, None)
-    difference_low, difference_high = interval(signed, grain) or (None, None)
+    most = 1.0 if grain else math.inf  # of a share of rows
+    low, high = interval(result.values, grain, (0.0 if grain else -math.inf, most)) or (None, None)
+    difference_low, difference_high = interval(signed, grain, (-most, most)) or (None, None)
     return ComparisonRow(
         result.strategy,
         result.rate,

@@ -41,7 +41,9 @@ def grain_of(metric: str, n_rows: int) -> float:
     return 1.0 / n_rows if _SHARES.search(metric) else 0.0
 
 
-def interval(values: Sequence[float], grain: float = 0.0) -> tuple[float, float] | None:
+def interval(
+    values: Sequence[float], grain: float = 0.0, possible: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
     """95% interval of the mean: the bootstrap over the seeds, widened for small samples and for the grain.
 
     Of n values, the plain percentile interval of the bootstrap is too narrow by about sqrt((n - 1) / n) and by the
@@ -55,6 +57,7 @@ def interval(values: Sequence[float], grain: float = 0.0) -> tuple[float, float]
     Args:
         values: One value per seed; for a paired interval, the differences.
         grain: Smallest difference that two values can have. Float >= 0.
+        possible: The least and the largest mean there can be, which the interval does not leave.
 
     Returns:
         The pair (low, high); None for fewer than two values, or equal ones without a grain.
@@ -69,7 +72,7 @@ def interval(values: Sequence[float], grain: float = 0.0) -> tuple[float, float]
     if _says_nothing(array, grain):
         return None
     low, high = (float(array.mean()),) * 2 if _all_equal(array) else _bootstrap(array)
-    return low - grain / 2, high + grain / 2
+    return max(low - grain / 2, possible[0]), min(high + grain / 2, possible[1])
 
 
 def _bootstrap(array: np.ndarray) -> tuple[float, float]:
