@@ -33,7 +33,7 @@ def main() -> None:
         command = ["finetune", photos / "train", "--validation", photos / "test", *COMMON.split(), *flags.split()]
         words = [str(word) for word in [*command, "--out", folder]]
         print(f"\n{description}:\n$ kadence {' '.join(words)}", flush=True)
-        subprocess.run([sys.executable, "-m", "kadence.cli", *words], check=True, env=os.environ)
+        subprocess.run([sys.executable, "-m", "kadence", *words], check=True, env=os.environ)
         with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         best = max(float(row["val_accuracy"]) for row in rows)

@@ -29,6 +29,10 @@ def message(call):
 # sentence
 
 
+def test_what_another_library_says_is_one_plain_line():
+    assert _checks.said(ValueError("\x1b[1mInput 0\x1b[0m\n  is\t\x1b[1;31mwrong\x1b[0m")) == "Input 0 is wrong"
+
+
 def test_sentence_states_the_rule_then_the_value():
     assert _checks.sentence("n", "be an integer", 0) == "`n` must be an integer. Received: n=0."
     assert _checks.sentence("n", "be an integer", "0", "Try 1.") == "`n` must be an integer. Received: n='0'. Try 1."

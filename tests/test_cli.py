@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -477,7 +478,7 @@ def test_predict_writes_csv(run, tmp_path, capsys):
     assert [row[:2] for row in rows] == [[str(tmp_path / n), c] for n, c in zip(names, tiny.COLOURS, strict=True)]
     assert all(re.fullmatch(r"[01]\.\d{4}", row[2]) for row in rows)
     assert "\r" not in content
-    assert not (tmp_path / "out.csv.part").exists()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_predict_prints_names_as_they_are(run, tmp_path, capsys):
@@ -656,3 +657,11 @@ def test_the_process_ends_with_the_exit_code(code):
     )
     assert done.returncode == code
     assert done.stdout.split() == ["said"] + ["down"] * (code != 130)
+
+
+def test_python_dash_m_kadence_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kadence", "groups", "--list"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("kadence", run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines() == list(backbone_names())

@@ -31,10 +31,10 @@ def no_training(monkeypatch):
     return ran
 
 
-def compare(strategies=STRATEGIES, **changes):
+def compare(strategies=STRATEGIES, builder=compare_models.build, **changes):
     known = {"epochs": 1, "seeds": 2, "rates": [0.01, 0.1], "batch_size": 8, "test": compare_models.data(8, 2)}
     parts = compare_models.data(), compare_models.data(8, 1)
-    return kadence.compare(compare_models.build, *parts, strategies, **{**known, **changes})
+    return kadence.compare(builder, *parts, strategies, **{**known, **changes})
 
 
 def test_strategies_are_compared_and_kept(tmp_path):
@@ -163,6 +163,10 @@ def test_arguments_are_checked_before_anything_is_trained(no_training, tmp_path)
     assert_rejects(lambda value: compare(engine=value), "engine", "dask", ValueError)
     assert_rejects(lambda value: compare(ray_address=value), "ray_address", "auto", ValueError)
     assert_rejects(lambda value: compare(target=value), "target", "high", TypeError)
+    assert_rejects(lambda value: compare(builder=value), "build_model", None, TypeError)
+    assert_rejects(lambda value: compare(on_trial=value), "on_trial", 3, TypeError)
+    assert_rejects(lambda value: compare(retry_failed=value), "retry_failed", "yes", TypeError)
+    assert_rejects(lambda value: compare(store=value), "store", 3, TypeError)
     assert_number(lambda value: compare(rates=[value] if value is not None else [None]), "rates", out_of_range=[0, -1])
     assert not no_training
     assert list(tmp_path.iterdir()) == []

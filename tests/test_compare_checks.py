@@ -1,6 +1,7 @@
 """What is wrong with a comparison is said before anything is trained."""
 
 import functools
+import re
 
 import compare_models
 import keras
@@ -17,9 +18,12 @@ from kadence.data import ImageBatches, scan_folder
 PAIR = [Strategy.from_name("constant"), Strategy.from_name("cosine")]
 
 
-def check(builder=compare_models.build, parts=None, strategies=PAIR, epochs=5, metric="accuracy", **options):
+LOSS = "sparse_categorical_crossentropy"
+
+
+def check(builder=compare_models.build, parts=None, strategies=PAIR, epochs=5, metric="accuracy", loss=LOSS, **options):
     parts = parts or (compare_models.data(), compare_models.data(8, 1), compare_models.data(8, 2))
-    problem = Problem(builder, *make_data(*parts, 8), epochs, "sparse_categorical_crossentropy", metric)
+    problem = Problem(builder, *make_data(*parts, 8), epochs, loss, metric)
     return check_problem(problem, strategies, **{"other_processes": False, **options})
 
 
@@ -81,6 +85,55 @@ def test_a_strategy_that_does_not_fit_is_named():
     assert "one factor per group, 2" in error(lr_multipliers=(1.0,))
     assert "`n_steps` must" in error(schedule="warm-restarts")
     assert "`n_groups` must" in error(groups=5)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"lr_multipliers": (1.0, 1.0)}, {"groups": 2}, {"cycles": 5}, {"batch_norm": "train"}, {"warmup": "0ep"}]
+)
+def test_strategies_that_train_the_model_alike_are_refused(fields):
+    with pytest.raises(
+        ValueError, match=r"`strategies` must be different strategies for this model.*'constant', 'mine'"
+    ):
+        check(strategies=[*PAIR, Strategy("mine", **fields)])
+
+
+def test_strategies_that_differ_in_one_thing_are_not():
+    strategies = [
+        *PAIR,
+        Strategy("norm", batch_norm="train"),
+        Strategy("decay", optimizer="adamw", weight_decay=0.1),
+        Strategy("adamw", optimizer="adamw"),
+        Strategy("layers", layer_decay=0.5),
+        Strategy("first", phases=((1, "1ep"),)),
+        Strategy("second", phases=((1, "2ep"),)),
+    ]
+    assert len(check(compare_models.build_with_norm, strategies=strategies)) == 64
+
+
+def test_a_loss_is_the_name_of_one():
+    assert_rejects(lambda value: check(loss=value), "loss", keras.losses.MeanSquaredError(), TypeError)
+    with pytest.raises(
+        ValueError, match=r"`loss` must be the name of a Keras loss.*Did you mean 'sparse_categorical_cr"
+    ):
+        check(loss="sparse_categorical")
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_rows_that_do_not_fit_the_model_are_found_in_each_part(name):
+    """Before all is trained, also where only the test data are wrong."""
+    parts = dict(zip(("train", "validation", "test"), (compare_models.data(8, seed) for seed in range(3)), strict=True))
+    parts[name] = np.zeros((8, 5), np.float32), np.zeros(8, np.int32)
+    rule = f"`{name}` must have rows that fit the model and the loss '{LOSS}'. Received: {name}=((5,), ())."
+    with pytest.raises(ValueError, match=re.escape(rule)) as caught:
+        check(parts=tuple(parts.values()))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_targets_that_do_not_fit_the_loss_are_not_laid_to_the_metric():
+    with pytest.raises(
+        ValueError, match="`train` must have rows that fit the model and the loss 'binary_crossentropy'"
+    ):
+        check(loss="binary_crossentropy")
 
 
 @pytest.mark.parametrize("metric", ["acuracy", "mean_io_u"])

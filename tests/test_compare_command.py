@@ -1,18 +1,25 @@
 """`kadence compare` as a user meets it: photos in, a table and three files out, and a message for each mistake."""
 
+import io
 import json
 import re
+import subprocess
+import sys
 
 import compare_models
+import keras
 import pytest
 import tiny
 from command import command, one_message
+from rich.console import Console
 
-from kadence import Comparison, _engines, classifier
-from kadence._compare_command import build_network
+from kadence import Comparison, _compare_command, _engines, classifier
+from kadence._compare_command import _TrialBar, build_network
 from kadence.backbones import load_backbone
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
+
+FILES = {"comparison.csv", "comparison.json", "comparison.png"}
 
 
 @pytest.fixture(autouse=True)
@@ -49,17 +56,25 @@ def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
     assert re.match(r"1/2  constant  rate 0\.01  judge  seed 0  done [01]\.\d{4}  \d+ s$", lines[0]), lines
     assert lines[2].split()[:4] == ["strategy", "rate", "n", "accuracy"]
     assert "One seed: no interval and no probability." in " ".join(lines)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "comparison.csv",
-        "comparison.json",
-        "comparison.png",
-        "trials.sqlite",
-    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
     found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [row.strategy for row in found.rows] == ["constant", "frozen"]
     assert found.judged_on == "test"
     assert compare(photos, tmp_path / "out", *words) == 0
     assert "1/2" not in capsys.readouterr().out, "nothing is repeated"
+
+
+def test_the_bar_shows_what_is_known():
+    """Before the first trial that is how many there are, but not how many a store has."""
+    screen = io.StringIO()
+    with _TrialBar(Console(file=screen, force_terminal=True, width=100), 12) as bar:
+        assert "12 trials" in screen.getvalue()
+        assert "left -:--:--" in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.getvalue())
+        bar.show(compare_models.trial(), compare_models.outcome(0.5), 7, 12)
+        bar._bar.refresh()
+    assert "trial 7/12" in screen.getvalue()
+    assert "7/12  constant  rate 0.01  judge  seed 0  done 0.5000  2 s" in screen.getvalue()
+    assert "?" not in re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.getvalue())
 
 
 def test_six_strategies_and_held_out_photos_by_default(photos, tmp_path, no_training):
@@ -119,6 +134,58 @@ def test_mistakes_are_one_message(photos, tmp_path, capsys, no_training, words, 
     one_message(capsys, said)
     assert not no_training
     assert not (tmp_path / "out").exists()
+
+
+def test_the_store_may_be_elsewhere(photos, tmp_path, no_training):
+    """The new folder of the results is empty until they are there."""
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1", "--store", tmp_path / "s"]
+    assert compare(photos, tmp_path / "out", *words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert (tmp_path / "s").is_file()
+
+
+def test_a_stop_between_the_files_is_gone_on_from(photos, tmp_path, no_training, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    words = ["--strategies", "constant,cosine", "--search", "1", "--seeds", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(_compare_command, "save_comparison_picture", stopped)
+        assert compare(photos, tmp_path / "out", *words) == 130
+    assert compare(photos, tmp_path / "out", *words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
+    assert len(no_training) == 2
+
+
+COMMAND = """
+import sys, tiny
+from kadence import classifier, cli
+classifier.load_backbone = tiny.load_backbone
+cli.command()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="no backend takes part in it, but each is slow to import")
+def test_two_commands_at_once_share_the_trials(photos, tmp_path):
+    words = ["compare", photos, "--out", tmp_path / "out", "--image-size", "32", "--batch-size", "6", "--no-augment"]
+    words += ["--epochs", "1", "--strategies", "constant,frozen", "--rates", "1e-3,1e-2", "--seeds", "2"]
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
+    both = [
+        subprocess.Popen(
+            command, env=compare_models.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = [re.findall(r"^\d/8  (.*)  done", out, re.MULTILINE) for out, _ in said]
+    assert len(trials[0]) + len(trials[1]) == len({*trials[0], *trials[1]}) == 8
+    tables = [out.partition("strategy ")[2] for out, _ in said]
+    assert tables[0] == tables[1] != ""
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
+    found = Comparison.from_json((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [row.n for row in found.rows] == [2, 2]
 
 
 def test_nothing_of_the_user_is_overwritten(photos, tmp_path, capsys, no_training):

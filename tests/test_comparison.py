@@ -25,7 +25,7 @@ def test_what_is_told_and_what_is_not():
     assert "Judged on the test data, from seeds that took no part in the choice of the rates." in said
     assert "cosine is better than constant by 0.103 (probability that it is better: 0.999)." in said
     assert "Not told from constant by these seeds: frozen." in said
-    assert "The interval of 3 values covers less than 95%: take 6 seeds or more." in said
+    assert "An interval of 3 seeds holds the mean in about 75% of the cases, not 95%: take 6 seeds or more." in said
     # Differences of 0.10, 0.11, 0.10 and 0, 0.01, -0.01: standard deviations 0.00577 and 0.01; t(0.975, 2) = 4.3027.
     assert "With 3 seeds, a difference in accuracy below 0.02 cannot be told from noise here." in said
 
@@ -40,6 +40,33 @@ def test_one_seed_gives_no_interval():
     assert "One seed: no interval and no probability. No difference here can be told from chance." in found.conclusions
     assert "better than" not in str(found)
     assert found.win_probability("cosine", "constant") is None
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(2, False), (3, True), (5, True)])
+def test_seeds_that_agree_are_not_certain(n, verdict):
+    """Each seed is 8 rows of 200 better: t(0.975) is 12.7, 4.3 and 2.8."""
+    found = comparison([0.5] * n, [0.54] * n, grain=0.005)
+    said = " ".join(found.conclusions)
+    assert found.rows[1].difference_low < 0.04 < found.rows[1].difference_high
+    assert ("cosine is better than constant by 0.04" in said) is verdict
+    assert ("Not told from constant by these seeds: cosine." in said) is not verdict
+    assert found.win_probability("cosine", "constant") == found.rows[1].probability < 1.0
+    assert "> .999" not in said or n == 5
+    assert "below 0 " not in said
+
+
+def test_a_seed_that_changes_nothing_gives_no_probability():
+    """The grain is 0, as that of a loss."""
+    found = comparison([0.5] * 3, [0.4] * 3, [0.5, 0.6, 0.7], [0.1], mode="min")
+    assert found.rows[1].probability is found.rows[1].difference_low is None
+    assert found.win_probability("cosine", "constant") is None
+    said = " ".join(found.conclusions)
+    why = "one seed, or the same difference from each, which is one measurement too."
+    assert f"No probability for cosine, other: {why}" in said
+    assert "With 3 seeds, a difference in accuracy below 0.25 cannot be told" in said
+    alone = comparison([0.5] * 3, [0.4] * 3, mode="min")
+    assert not any("cannot be told" in sentence for sentence in alone.conclusions)
+    assert f"No probability for cosine: {why}" in alone.conclusions
 
 
 def test_validation_data_are_not_test_data():
@@ -64,7 +91,7 @@ def test_failures_are_told():
     failed = dataclasses.replace(found.results[1], failures=("failed, out of memory", "failed, x"))
     none = dataclasses.replace(found.results[2], rate=None)
     told = dataclasses.replace(found, results=(found.results[0], failed, none), notes=("A note.",))
-    assert "2 judged trials of cosine failed: failed, out of memory" in told.conclusions
+    assert "2 judged trials of cosine gave no value: failed, out of memory" in told.conclusions
     assert "frozen was not judged: no rate gave a model." in told.conclusions
     assert told.conclusions[-1] == "A note."
     assert str(told)
@@ -78,7 +105,24 @@ def test_the_target_is_that_of_the_baseline():
     assert "s to 0.51" in str(found)
 
 
-def test_the_table_has_a_row_each():
+@pytest.mark.parametrize(("columns", "n_tables"), [(200, 1), (110, 2), (80, 3), (20, 3)])
+def test_the_table_fits_the_terminal(columns, n_tables, monkeypatch):
+    """The longest name of `kadence compare` without flags, ten seeds, and a target that not all reach."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    values = [0.5, 0.6] * 5
+    other = [value + 0.01 * seed for seed, value in enumerate(values)]
+    results = (result("constant", values), result("discriminative+warm-restarts", other))
+    found = comparison([], results=results, target=0.55)
+    lines = str(found).removesuffix("\n".join(found.conclusions)).rstrip().splitlines()
+    assert max(map(len, lines)) <= max(columns, 80)
+    assert [line.split()[0] for line in lines if line].count("strategy") == n_tables
+    assert [line.split()[0] for line in lines if line].count("discriminative+warm-restarts") == n_tables
+    for word in ("rate", "accuracy", "difference", "wins", "P(better)", "seconds", "s to 0.55", "3.0 (5 of 10)"):
+        assert word in "\n".join(lines)
+
+
+def test_the_table_has_a_row_each(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     head, *lines = str(comparison(BASE, BETTER)).splitlines()[:3]
     assert head.split()[:4] == ["strategy", "rate", "n", "accuracy"]
     assert lines[1].split()[:4] == ["cosine", "0.1", "3", "0.6133"]
@@ -87,7 +131,7 @@ def test_the_table_has_a_row_each():
 
 
 def test_files_hold_it_all():
-    found = comparison(BASE, BETTER, SAME, notes=("A note.",), target=0.5)
+    found = comparison(BASE, BETTER, SAME, notes=("A note.",), target=0.5, grain=0.01)
     again = Comparison.from_json(found.to_json())
     assert again.to_json() == found.to_json()
     assert again.rows == found.rows

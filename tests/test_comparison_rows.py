@@ -57,3 +57,10 @@ def test_values_at_the_end_leave_out_what_is_not_finite():
     ended = result("x", [0.4, 0.1], curves=curves)
     assert last_values(ended, "accuracy") == [0.4]
     assert make_row(ended, BASE, "max", "accuracy", 0.4).reached == 1
+
+
+def test_a_share_of_rows_stays_between_none_and_all():
+    row = make_row(result("all", [1.0, 1.0, 1.0]), result("none", [0.0, 0.0, 0.0]), "max", "accuracy", None, 0.1)
+    assert (row.low, row.high) == (0.95, 1.0)
+    assert (row.difference_low, row.difference_high) == (0.95, 1.0)
+    assert make_row(result("x", [2.0, 3.0]), BASE, "max", "accuracy", None).high == 3.0

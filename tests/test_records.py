@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,18 @@ def test_a_write_that_fails_leaves_the_old_file(when, tmp_path, monkeypatch):
         write_text(file, "new")
     monkeypatch.undo()
     assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.json"]
+
+
+def test_two_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
+    def meanwhile(*args):
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        write_text(tmp_path / "rates.json", "of another process")
+
+    monkeypatch.setattr("kadence.records.os.fsync", meanwhile)
+    write_text(tmp_path / "rates.json", "of this one")
+    assert (tmp_path / "rates.json").read_text() == "of this one"
     assert [path.name for path in tmp_path.iterdir()] == ["rates.json"]
 
 

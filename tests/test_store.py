@@ -11,6 +11,7 @@ import compare_models
 import keras
 import pytest
 import tiny
+from bad_input import assert_rejects
 from compare_models import outcome, trial
 
 from kadence import _store
@@ -184,6 +185,7 @@ def test_a_store_needs_a_place(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "s.sqlite"):
         with pytest.raises(ValueError, match="`store` must be"):
             Store(path)
+    assert_rejects(Store, "store", 3, TypeError)
 
 
 def test_an_empty_file_becomes_a_store(tmp_path):

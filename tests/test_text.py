@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kadence._text import rate_lines, spark_lines, sparkline, table
+from kadence._text import rate_lines, spark_lines, sparkline, table, tables
 
 pytestmark = pytest.mark.once
 
@@ -13,6 +13,24 @@ pytestmark = pytest.mark.once
 def test_table():
     rows = [["name", "n", ""], ["a", "1,000", "cut short"], ["longer", "1", ""]]
     assert table(rows, n_left=1) == ["name        n", "a       1,000  cut short", "longer      1"]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (15, ["name  a  b   c", "x     1  2  30"]),
+        (13, ["name  a  b", "x     1  2", "", "name   c", "x     30"]),
+        (9, ["name  a", "x     1", "", "name  b", "x     2", "", "name   c", "x     30"]),
+        (1, ["name  a", "x     1", "", "name  b", "x     2", "", "name   c", "x     30"]),
+    ],
+)
+def test_a_table_that_is_too_wide_is_cut(width, lines):
+    assert tables([("name", (["a"], ["b"], ["c"])), ("x", (["1"], ["2"], ["30"]))], width) == lines
+
+
+def test_parts_of_a_table_stay_together():
+    lines = tables([("name", (["a", "b"], ["c", "d"]))], 12)
+    assert lines == ["name  a  b", "", "name  c  d"]
 
 
 @pytest.mark.parametrize(

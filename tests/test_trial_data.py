@@ -62,6 +62,7 @@ def test_photos_are_taken_as_arrays_or_as_they_are(tmp_path):
     assert streamed.seed == 0
     assert kept.digests()[0] == Data("train", ImageBatches(folder, 32, 2, shuffle=False), 1).digests()[0]
     assert str(folder.paths[1]) in kept.label(1)
+    assert kept.n_rows == passed.n_rows == 6
 
 
 def test_digests_know_content_not_order():
@@ -72,6 +73,7 @@ def test_digests_know_content_not_order():
     assert Data("train", (X, 1 - Y), 4).digests()[0] == rows_of
     loader = Data("train", Loader(), 4)
     assert loader.digests()[1] == loader.digests()[1]
+    assert loader.n_rows == Data("train", ({"a": X}, Y), 4).n_rows == 10
 
 
 @pytest.mark.parametrize("value", [None, 3, "xy", X, {"x": X}, iter([(X, Y)]), (X,), (X, "text", X, X), (3, 4)])

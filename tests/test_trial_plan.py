@@ -92,6 +92,7 @@ def test_outcomes_become_a_comparison():
     assert (constant.rate, constant.seeds, constant.values) == (0.1, (0, 1), (0.5, 0.51))
     assert (cosine.seeds, cosine.values, cosine.failures) == ((0,), (0.6,), ("failed, no memory",))
     assert found.judged_on == "test"
+    assert found.grain == 1 / 8, "one of 8 rows"
     assert found.notes == ("The trials ran under different versions: keras 1 and 2.",)
 
 

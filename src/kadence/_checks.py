@@ -9,6 +9,7 @@ import importlib
 import itertools
 import math
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,11 @@ def sentence(name: str, rule: str, value: object, remedy: str = "") -> str:
     if len(shown) > 200:
         shown = shown[:197] + "..."
     return f"`{name}` must {rule}. Received: {name}={shown}." + (f" {remedy}" if remedy else "")
+
+
+def said(error: BaseException) -> str:
+    """What an error of another library says, on one line and without its colours."""
+    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
 
 
 def integer(name: str, value: Any, *, minimum: int, unit: str, maximum: int = MAX_STEPS) -> int:

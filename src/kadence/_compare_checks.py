@@ -12,9 +12,12 @@ from kadence import _checks
 from kadence._problem import Problem
 from kadence._trial_data import Data
 from kadence._trials import fit_strategy
+from kadence._walk import Layers
+from kadence.groups import LayerGroups
 from kadence.strategies import Strategy
 
 _LESS_IS_BETTER = re.compile(r"loss|error|entropy|divergence|poisson|hinge|^(mse|mae|mape|msle|rmse)$")
+_METRIC_RULE = "be a metric that the model has"
 
 
 def check_strategies(strategies: Sequence[Strategy | str]) -> list[Strategy]:
@@ -92,9 +95,11 @@ def check_problem(problem: Problem, strategies: Sequence[Strategy], other_proces
 
     Raises:
         ValueError: If `build_model` gives the same model twice, parts of the data share rows, a strategy does not fit
-            the model or the run, the model does not have the metric, or other processes cannot get at the problem.
+            the model or the run, two train it alike, the rows or the loss do not fit the model, it does not have the
+            metric, or other processes cannot get at the problem.
         TypeError: If something has the wrong type.
     """
+    _check_loss(problem.loss)
     if other_processes:
         problem.to_parts()
     data = [part for part in (problem.train, problem.validation, problem.test) if part is not None]
@@ -105,13 +110,13 @@ def check_problem(problem: Problem, strategies: Sequence[Strategy], other_proces
     second, _ = problem.build(1)
     _check_new(first, second)
     fingerprint = problem.fingerprint(first, second, digests)
-    for strategy in strategies:
-        try:
-            fit_strategy(problem, strategy, 1.0, first, own)
-        except (ValueError, TypeError) as error:
-            rule = "fit the model and the length of the run"
-            raise ValueError(_checks.sentence("strategies", rule, strategy.name, str(error))) from error
-    _check_metric(problem, second)
+    effects = [_effect(problem, strategy, first, own) for strategy in strategies]
+    for one, other in itertools.combinations(range(len(strategies)), 2):
+        if effects[one] == effects[other]:
+            names = [strategies[one].name, strategies[other].name]
+            remedy = "These two train it alike: leave one out."
+            raise ValueError(_checks.sentence("strategies", "be different strategies for this model", names, remedy))
+    _check_batches(problem, data, second)
     return fingerprint
 
 
@@ -140,18 +145,65 @@ def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: S
     warnings.warn(f"The {one.name} and {other.name} data share rows. {what}", stacklevel=4)
 
 
-def _check_metric(problem: Problem, model: keras.Model) -> None:
-    rule = "be a metric that the model has"
+def _effect(problem: Problem, strategy: Strategy, model: keras.Model, own: LayerGroups) -> tuple[Any, ...]:
+    """All that a strategy does to the model; equal for two that train it alike."""
     try:
-        metrics = [] if problem.metric == "loss" else [problem.metric]
-        # One batch: a graph would take longer than it saves, but JAX compiles each operation of an eager model.
-        eagerly = keras.backend.backend() != "jax"
-        model.compile("sgd", loss=problem.loss, metrics=metrics, run_eagerly=eagerly)
-        x, *targets = problem.validation.first(2)
-        found: Any = model.test_on_batch(x, *targets[:1], return_dict=True)
+        groups, multipliers, schedule = fit_strategy(problem, strategy, 1.0, model, own)
     except (ValueError, TypeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(_checks.sentence("metric", rule, problem.metric, f"Keras says: {said}")) from error
-    if problem.metric not in found:
-        remedy = _checks.did_you_mean(problem.metric, found)
-        raise ValueError(_checks.sentence("metric", rule, problem.metric, remedy))
+        rule = "fit the model and the length of the run"
+        raise ValueError(_checks.sentence("strategies", rule, strategy.name, str(error))) from error
+    factors = {layer: factor for group, factor in zip(groups, multipliers, strict=True) for layer in group.layers}
+    has_norm = any(isinstance(unit.layer, keras.layers.BatchNormalization) for unit in Layers(model).units)
+    return factors, schedule, strategy.optimizer, strategy.weight_decay, strategy.batch_norm if has_norm else ""
+
+
+def _check_loss(loss: Any) -> None:
+    rule = "be the name of a Keras loss"
+    if not isinstance(loss, str):
+        raise TypeError(_checks.sentence("loss", rule, loss))
+    try:
+        keras.losses.get(loss)
+    except ValueError as error:
+        known = vars(keras.losses).keys() - {"deserialize", "get", "serialize"}
+        names = sorted(name for name in known if name.islower() and not name.startswith("_"))
+        raise ValueError(_checks.sentence("loss", rule, loss, _checks.did_you_mean(loss, names))) from error
+
+
+def _check_batches(problem: Problem, data: Sequence[Data], model: keras.Model) -> None:
+    """A few rows of each part of the data go through the model, the loss and the metric."""
+    metrics = [] if problem.metric == "loss" else [problem.metric]
+    _compile(problem, model, metrics)
+    for part in data:
+        batch = part.first(2)
+        try:
+            found = _evaluate(model, batch)
+        except Exception as error:
+            _check_without_metric(problem, model, part, batch)
+            remedy = f"Keras says: {_checks.said(error)[:300]}"
+            raise ValueError(_checks.sentence("metric", _METRIC_RULE, problem.metric, remedy)) from error
+        if problem.metric not in found:
+            remedy = _checks.did_you_mean(problem.metric, found)
+            raise ValueError(_checks.sentence("metric", _METRIC_RULE, problem.metric, remedy))
+
+
+def _check_without_metric(problem: Problem, model: keras.Model, part: Data, batch: Any) -> None:
+    """Raise if the rows do not go through the model and the loss either."""
+    _compile(problem, model, [])
+    try:
+        _evaluate(model, batch)
+    except Exception as error:
+        rule = f"have rows that fit the model and the loss {problem.loss!r}"
+        shapes = keras.tree.map_structure(lambda array: array.shape[1:], batch)
+        remedy = f"These are the shapes of a row. Keras says: {_checks.said(error)[:300]}"
+        raise ValueError(_checks.sentence(part.name, rule, shapes, remedy)) from error
+
+
+def _compile(problem: Problem, model: keras.Model, metrics: list[str]) -> None:
+    # Few batches: a graph would take longer than it saves, but JAX compiles each operation of an eager model.
+    eagerly = keras.backend.backend() != "jax"
+    model.compile("sgd", loss=problem.loss, metrics=metrics, run_eagerly=eagerly)
+
+
+def _evaluate(model: Any, batch: Any) -> dict[str, float]:
+    x, *targets = batch
+    return model.test_on_batch(x, *targets[:1], return_dict=True)

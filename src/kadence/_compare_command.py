@@ -14,7 +14,9 @@ from typing import Any
 import keras
 
 from kadence import _checks
+from kadence._compare_checks import check_strategies
 from kadence._terminal import add_command, console, numbers, words, write_line
+from kadence._trial_plan import TrialPlan
 from kadence._trials import Outcome, Trial
 from kadence.classifier import build_classifier
 from kadence.compare import ENGINES, compare
@@ -105,6 +107,7 @@ def _compare(options: argparse.Namespace) -> None:
     _check_out(options.out, [options.photos, options.validation, options.test])
     store = options.store or options.out / "trials.sqlite"
     _checks.extra("matplotlib", "plot", "Drawing a comparison")
+    plan = TrialPlan(check_strategies(options.strategies), options.seeds, options.search, options.rates, "max", "")
     train, *held_out = _load(options)
     batches = [ImageBatches(part, options.image_size, options.batch_size, shuffle=False) for part in (train, *held_out)]
     model: dict[str, Any] = {"backbone": options.backbone, "split": options.split and list(options.split)}
@@ -114,7 +117,7 @@ def _compare(options: argparse.Namespace) -> None:
     again = shlex.join(["kadence", *options.arguments])
     options.stopped = f"Finished trials are in {store}. Go on with the same command: {again}"
     names = ("seeds", "search", "rates", "epochs", "target", "engine", "jobs", "ray_address", "retry_failed")
-    with _removed_if_empty(options.out, is_new), _TrialBar(console()) as bar:
+    with _removed_if_empty(options.out, is_new), _TrialBar(console(), plan.n_trials) as bar:
         comparison = compare(
             functools.partial(build_network, **model),
             batches[0],
@@ -134,10 +137,11 @@ def _removed_if_empty(folder: Path, is_new: bool) -> Iterator[None]:
     """After a mistake that is found before the first trial, a folder that was made for it goes again."""
     try:
         yield
-    finally:
+    except BaseException:
         if is_new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        raise
 
 
 def _check_out(out: Path, photos: Sequence[str | None]) -> None:
@@ -183,32 +187,34 @@ def _without_copies(folder: ImageFolder) -> ImageFolder:
 
 def _write(comparison: Comparison, out: Path) -> None:
     write_line(str(comparison))
-    save_comparison_picture(comparison, out / "comparison.png")
-    write_text(out / "comparison.csv", comparison.to_csv())
+    # The first is what tells that the others are ours, if the process ends in between.
     write_text(out / "comparison.json", comparison.to_json())
+    write_text(out / "comparison.csv", comparison.to_csv())
+    save_comparison_picture(comparison, out / "comparison.png")
     write_line(f"Table, curves and picture are in {out}")
 
 
 class _TrialBar:
-    """A bar over the trials with the time that is left; without a terminal, a line per trial."""
+    """A bar over the trials with the time that is left; without a terminal, a line per trial.
 
-    def __init__(self, terminal: Any):
+    How many of them are in the store already is known with the first one that ends.
+    """
+
+    def __init__(self, terminal: Any, n_trials: int):
         progress = _checks.extra("rich.progress", "cli", "The progress display")
         self._console = terminal
         self._bar = progress.Progress(
-            progress.TextColumn("trial"),
-            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.description}"),
             console=terminal,
             transient=True,
             speed_estimate_period=math.inf,  # of all trials: one takes longer than the 30 s that rich looks back
             disable=not terminal.is_terminal,
         )
-        self._task = self._bar.add_task("the first", total=None)
+        self._task = self._bar.add_task(f"{n_trials} trials", total=n_trials)
 
     def __enter__(self) -> "_TrialBar":
         if not self._bar.disable:
@@ -223,7 +229,7 @@ class _TrialBar:
         """Move the bar, and print what came of a trial."""
         score = outcome.validation if outcome.test is None else outcome.test
         result = outcome.reason if score is None else f"{score:.4f}"
-        self._bar.update(self._task, completed=done, total=total, description="")
+        self._bar.update(self._task, completed=done, total=total, description=f"trial {done}/{total}")
         line = f"{done}/{total}  {trial.strategy.name}  rate {trial.rate:.3g}  {trial.phase}  seed {trial.seed}"
         self._console.print(
             f"{line}  {outcome.status} {result}  {outcome.seconds:.0f} s", highlight=False, soft_wrap=True

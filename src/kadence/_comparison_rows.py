@@ -1,5 +1,6 @@
 """The judged trials of a strategy -> a row of figures, against those of the baseline."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,9 @@ class StrategyResult:
 @dataclass(frozen=True)
 class ComparisonRow:
     """A strategy against the baseline; None where there are too few seeds, or nothing was judged.
+
+    Equal values from all seeds are one measurement, without interval and probability, unless the metric is a share of
+    rows, such as an accuracy: its intervals are no narrower than one row allows.
 
     Args:
         strategy: Its name.
@@ -93,7 +97,7 @@ def differences(result: StrategyResult, other: StrategyResult, mode: str) -> lis
 
 
 def make_row(
-    result: StrategyResult, base: StrategyResult, mode: str, metric: str, target: float | None
+    result: StrategyResult, base: StrategyResult, mode: str, metric: str, target: float | None, grain: float = 0.0
 ) -> ComparisonRow:
     """The figures of a strategy.
 
@@ -103,6 +107,7 @@ def make_row(
         mode: "max" or "min".
         metric: Name of the metric.
         target: Value of the metric on the validation data whose time is looked for, or None.
+        grain: Smallest difference that the metric can have. Float >= 0.
 
     Returns:
         `ComparisonRow`.
@@ -110,8 +115,9 @@ def make_row(
     better = [] if result is base else differences(result, base, mode)
     signed = better if mode == "max" else [-difference for difference in better]
     times = [time for curve in result.curves if (time := _time_to(target, curve, metric, mode)) is not None]
-    low, high = interval(result.values) or (None, None)
-    difference_low, difference_high = interval(signed) or (None, None)
+    most = 1.0 if grain else math.inf  # of a share of rows
+    low, high = interval(result.values, grain, (0.0 if grain else -math.inf, most)) or (None, None)
+    difference_low, difference_high = interval(signed, grain, (-most, most)) or (None, None)
     return ComparisonRow(
         result.strategy,
         result.rate,
@@ -124,7 +130,7 @@ def make_row(
         difference_high,
         sum(difference > 0 for difference in better) if better else None,
         len(better),
-        probability(better),
+        probability(better, grain),
         mean(result.seconds),
         mean(times),
         len(times),

@@ -59,7 +59,7 @@ class RayEngine:
         try:
             return Outcome.from_json(self._ray.get(task))
         except self._ray.exceptions.RayError as error:  # after all retries
-            return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+            return Outcome("failed", f"{type(error).__name__}: {_checks.said(error)}"[:500])
 
     def close(self) -> None:
         for task in self._running:

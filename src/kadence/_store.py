@@ -54,9 +54,12 @@ class Store:
 
     Raises:
         ValueError: If the file is not a store, is broken, or is of another version; it is left as it is.
+        TypeError: If `path` is no path.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None):
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise TypeError(_checks.sentence("store", "be the path of a file, or None", path))
         self.path = None if path is None else Path(path)
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._lock = threading.Lock()
@@ -202,7 +205,7 @@ def _errors(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        remedy = f"SQLite says: {' '.join(str(error).split())}. The file is left as it is; take another one."
+        remedy = f"SQLite says: {_checks.said(error)}. The file is left as it is; take another one."
         raise ValueError(_checks.sentence("store", "be a store of trials that is whole", str(path), remedy)) from error
 
 

@@ -25,6 +25,20 @@ def table(rows: Sequence[Sequence[str]], n_left: int = 0) -> list[str]:
     ]
 
 
+def tables(rows: Sequence[tuple[str, Sequence[Sequence[str]]]], width: int) -> list[str]:
+    """Lines of rows of a name and parts of cells: as many parts side by side as `width` allows, the others below."""
+    names = [[name] for name, _ in rows]
+    lines: list[str] = []
+    now = names
+    for part in zip(*(parts for _, parts in rows), strict=True):
+        wider = [[*row, *cells] for row, cells in zip(now, part, strict=True)]
+        if now is not names and max(map(len, table(wider, n_left=1))) > width:
+            lines += [*table(now, n_left=1), ""]
+            wider = [[*name, *cells] for name, cells in zip(names, part, strict=True)]
+        now = wider
+    return [*lines, *table(now, n_left=1)]
+
+
 def rate_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
     """A table of the peak, the lowest, the first and the last rate of each group."""
     rows = [["group", "peak", "lowest", "first", "last"]]

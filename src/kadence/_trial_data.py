@@ -1,6 +1,7 @@
 """Data of a comparison: what `fit` takes, as batches that every trial can go through again in its own seed's order."""
 
 import copy
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -98,6 +99,13 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.batches())
+
+    @functools.cached_property
+    def n_rows(self) -> int:
+        """Number of rows, for which a dataset that does not say it is gone through."""
+        if self.paths is not None:
+            return len(self.paths)
+        return sum(len(keras.tree.flatten(batch)[0]) for batch in _iterate(self.batches()))
 
     def label(self, row: int) -> str:
         """What an error calls a row: the file of a photo, or the number of the row."""

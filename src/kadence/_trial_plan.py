@@ -6,6 +6,7 @@ from typing import Any
 
 from kadence import _checks
 from kadence._problem import Problem
+from kadence._statistics import grain_of
 from kadence._trials import Outcome, Trial
 from kadence.comparison import Comparison, StrategyResult
 from kadence.strategies import Strategy
@@ -112,9 +113,10 @@ class TrialPlan:
             reason = next((outcome.reason for outcome in outcomes.values() if outcome.reason), "Every loss diverged.")
             remedy = f"{reason} Failed trials are kept; `retry_failed=True` tries them again."
             raise ValueError(_checks.sentence("trials", "give a model, at least one of them", len(outcomes), remedy))
-        judged_on = "validation" if problem.test is None else "test"
+        judged = problem.validation if problem.test is None else problem.test
+        grain = grain_of(problem.metric, judged.n_rows)
         notes = _version_notes(outcomes.values())
-        return Comparison(results, problem.metric, self.mode, judged_on, problem.epochs, target, notes)
+        return Comparison(results, problem.metric, self.mode, judged.name, problem.epochs, target, grain, notes)
 
     def _result(self, strategy: Strategy, outcomes: Mapping[str, Outcome]) -> StrategyResult:
         rate = self._choose(strategy, outcomes)
@@ -122,7 +124,11 @@ class TrialPlan:
         trials = {seed: outcomes[self._trial(strategy, rate or 0.0, seed, "judge").key] for seed in seeds}
         good = {seed: outcome for seed, outcome in trials.items() if _judged(outcome) is not None}
         searched = ((t.rate, _searched(outcomes[t.key])) for t in self._search_trials(strategy))
-        bad = (f"{outcome.status}, {outcome.reason}" for seed, outcome in trials.items() if seed not in good)
+        bad = (
+            ", ".join(filter(None, [outcome.status, outcome.reason]))
+            for seed, outcome in trials.items()
+            if seed not in good
+        )
         return StrategyResult(
             strategy.name,
             strategy.content,

@@ -15,6 +15,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
+from kadence import _checks
 from kadence._problem import Problem
 from kadence._trial_data import follow_epochs
 from kadence._walk import Layers
@@ -133,7 +134,7 @@ def run_trial(problem: Problem, trial: Trial) -> Outcome:
     try:
         return _train(problem, trial)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"{type(error).__name__}: {_checks.said(error)}"
         if any(word in reason.lower() for word in _MEMORY):
             reason = f"out of memory: {reason}"
         return Outcome("failed", reason[:500], seconds=time.perf_counter() - began, versions=versions())

@@ -274,7 +274,3 @@ def _predict(options: argparse.Namespace) -> None:
     if share is not None:
         judged = sum(prediction.truth is not None for prediction in predictions)
         write_line(f"accuracy {share:.4f} on the {judged} photos in class folders")
-
-
-if __name__ == "__main__":
-    command()

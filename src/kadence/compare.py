@@ -83,7 +83,8 @@ def compare(
 
     Raises:
         ValueError: If an argument is out of range, a strategy is unknown or twice there, validation and test data share
-            rows, a strategy does not fit the model or the length of the run, or every trial failed.
+            rows, a strategy, the data, the loss or the metric do not fit the model or the length of the run, or every
+            trial failed.
         TypeError: If an argument has the wrong type.
         ImportError: If SciPy is not installed, or Ray with `engine="ray"`.
 
@@ -95,6 +96,11 @@ def compare(
         >>> print(comparison)
     """
     _checks.extra("scipy", "compare", "Comparing strategies")
+    if not callable(build_model):
+        raise TypeError(_checks.sentence("build_model", "be a function without arguments", build_model))
+    if on_trial is not None and not callable(on_trial):
+        raise TypeError(_checks.sentence("on_trial", "be a function, or None", on_trial))
+    retry_failed = _checks.boolean("retry_failed", retry_failed)
     make_engine = _engine_maker(engine, jobs, ray_address)
     chosen = check_strategies(strategies)
     problem = Problem(

@@ -5,23 +5,26 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kadence import _checks
 from kadence._comparison_rows import ComparisonRow, StrategyResult, differences, last_values, make_row, mean
-from kadence._statistics import probability, resolution
-from kadence._text import table
+from kadence._statistics import probability, smallest_told
+from kadence._text import tables
 
 #: Fewest values whose range covers 95%: 1 - 2 ** (1 - n).
 _ENOUGH_SEEDS = 6
 _TOLD = 0.975
+#: Columns of the narrowest terminal that the table is fitted to.
+_NARROWEST = 80
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies against each other; `str()` gives the table and the conclusions.
+    """Strategies against each other; `str()` gives the table, as wide as the terminal allows, and the conclusions.
 
     Args:
         results: A `StrategyResult` each; the first is the baseline.
@@ -30,6 +33,8 @@ class Comparison:
         judged_on: "test" or "validation".
         epochs: Length of each trial, in epochs.
         target: What `seconds_to_target` waits for, or None for the baseline's mean at the end, on the validation data.
+        grain: Smallest difference that the metric can have: one row of what it is judged on, for a share of rows such
+            as accuracy; 0 where there is none. Float >= 0.
         notes: Sentences about the trials, such as that they ran under several versions.
 
     Example:
@@ -43,13 +48,15 @@ class Comparison:
     judged_on: str
     epochs: int
     target: float | None = None
+    grain: float = 0.0
     notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def rows(self) -> tuple[ComparisonRow, ...]:
         """A `ComparisonRow` for each strategy, in the order of `results`."""
         return tuple(
-            make_row(result, self.results[0], self.mode, self.metric, self.target_value) for result in self.results
+            make_row(result, self.results[0], self.mode, self.metric, self.target_value, self.grain)
+            for result in self.results
         )
 
     @property
@@ -67,12 +74,12 @@ class Comparison:
             other: Name of the other.
 
         Returns:
-            Float in [0, 1]; None with fewer than two seeds.
+            Float in [0, 1]; None with fewer than two seeds, or equal differences of a metric that is no share of rows.
 
         Raises:
             ValueError: If a name is unknown.
         """
-        return probability(differences(self._result(strategy), self._result(other), self.mode))
+        return probability(differences(self._result(strategy), self._result(other), self.mode), self.grain)
 
     def _result(self, name: str) -> StrategyResult:
         _checks.one_of("strategy", name, [result.strategy for result in self.results])
@@ -89,20 +96,26 @@ class Comparison:
         return ["Judged on the validation data, on which the rates were chosen too: a little too good. Give test data."]
 
     def _about_differences(self) -> list[str]:
-        n = min((row.n for row in self.rows if row.n), default=0)
         others = [differences(result, self.results[0], self.mode) for result in self.results[1:]]
-        smallest = resolution(others)
-        if smallest is None:
-            return ["One seed: no interval and no probability. No difference here can be told from chance."] * (n > 0)
-        said = [f"With {n} seeds, a difference in {self.metric} below {smallest:.2g} cannot be told from noise here."]
+        n = min((len(own) for own in others if len(own) > 1), default=0)
+        if not n:
+            one = "One seed: no interval and no probability. No difference here can be told from chance."
+            return [one] * any(result.values for result in self.results)
+        smallest = smallest_told(others, self.grain)
+        said = []
+        if smallest is not None:
+            below = f"a difference in {self.metric} below {smallest:.2g}"
+            said.append(f"With {n} seeds, {below} cannot be told from noise here.")
         if n < _ENOUGH_SEEDS:
-            said.append(f"The interval of {n} values covers less than 95%: take {_ENOUGH_SEEDS} seeds or more.")
+            covered = f"An interval of {n} seeds holds the mean in about {1 - 2 ** (1 - n):.0%} of the cases, not 95%"
+            said.append(f"{covered}: take {_ENOUGH_SEEDS} seeds or more.")
         return [*said, *self._verdicts()]
 
     def _verdicts(self) -> list[str]:
-        said, open_ones = [], []
+        said, open_ones, unknown = [], [], []
         for row in self.rows[1:]:
             if row.probability is None or row.difference is None:
+                unknown += [row.strategy] if row.pairs else []
                 continue
             if max(row.probability, 1.0 - row.probability) < _TOLD:
                 open_ones.append(row.strategy)
@@ -112,6 +125,9 @@ class Comparison:
             said.append(f"{row.strategy} is {verdict} by {abs(row.difference):.3g} ({sure}).")
         if open_ones:
             said.append(f"Not told from {self.rows[0].strategy} by these seeds: {', '.join(open_ones)}.")
+        if unknown:
+            why = "one seed, or the same difference from each, which is one measurement too"
+            said.append(f"No probability for {', '.join(unknown)}: {why}.")
         return said
 
     def _about_trials(self) -> list[str]:
@@ -124,15 +140,19 @@ class Comparison:
         for result in self.results:
             if result.failures:
                 n = len(result.failures)
-                said.append(f"{n} judged trial{'s' * (n > 1)} of {result.strategy} failed: {result.failures[0]}")
+                said.append(f"{n} judged trial{'s' * (n > 1)} of {result.strategy} gave no value: {result.failures[0]}")
         return said
 
     def __str__(self) -> str:
         target = "" if self.target_value is None else f"s to {self.target_value:.3g}"
-        head = ["strategy", "rate", "n", self.metric, "95% interval", "difference", "95% interval", "wins"]
-        cells = [[*head, "P(better)", "seconds", target or "s to target"]]
-        cells += [_cells(row) for row in self.rows]
-        return "\n".join([*table(cells, n_left=1), "", *self.conclusions])
+        head = [
+            ["rate", "n", self.metric, "95% interval"],
+            ["difference", "95% interval", "wins", "P(better)"],
+            ["seconds", target or "s to target"],
+        ]
+        rows = [("strategy", head), *((row.strategy, _cells(row)) for row in self.rows)]
+        width = max(_NARROWEST, shutil.get_terminal_size().columns)
+        return "\n".join([*tables(rows, width), "", *self.conclusions])
 
     def to_csv(self) -> str:
         """The rows as CSV text, with a line of headings."""
@@ -180,21 +200,16 @@ def _result(entry: Mapping[str, Any]) -> StrategyResult:
     return StrategyResult(**{**entry, **tuples, "searched": searched})
 
 
-def _cells(row: ComparisonRow) -> list[str]:
+def _cells(row: ComparisonRow) -> list[list[str]]:
+    """How good it is, how much better than the baseline, and how long it takes."""
     wins = "" if row.wins is None else f"{row.wins} of {row.pairs}"
     target = _number(row.seconds_to_target, ".1f") + (f" ({row.reached} of {row.n})" if row.reached < row.n else "")
+    likely = "" if row.probability is None else _probability(row.probability)
+    difference = _range(row.difference_low, row.difference_high, "+")
     return [
-        row.strategy,
-        _number(row.rate, ".3g"),
-        str(row.n),
-        _number(row.mean, ".4f"),
-        _range(row.low, row.high, ""),
-        _number(row.difference, "+.4f"),
-        _range(row.difference_low, row.difference_high, "+"),
-        wins,
-        "" if row.probability is None else _probability(row.probability),
-        _number(row.seconds, ".1f"),
-        target.strip(),
+        [_number(row.rate, ".3g"), str(row.n), _number(row.mean, ".4f"), _range(row.low, row.high, "")],
+        [_number(row.difference, "+.4f"), difference, wins, likely],
+        [_number(row.seconds, ".1f"), target.strip()],
     ]
 
 

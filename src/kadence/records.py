@@ -29,7 +29,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OSError: If the file cannot be written; an existing one is then as it was.
     """
     target = Path(path)
-    part = target.with_name(target.name + ".part")
+    # Two processes may write the same file at the same time.
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         # A file name may hold bytes that are no text.
         with part.open("w", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,5 +1,6 @@
 """What every plot has in common: its figure and axes, how they look, and the file of a picture."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ def save_figure(figure: Any, path: Path) -> None:
         figure: matplotlib Figure.
         path: File to write; an existing one is replaced.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         figure.savefig(part, format="png", dpi=120)
         part.replace(path)

@@ -1,0 +1,5 @@
+"""`python -m kadence`: the `kadence` command."""
+
+from kadence.cli import command
+
+command()
