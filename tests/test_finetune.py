@@ -189,8 +189,9 @@ def test_a_kill_before_the_start_is_kept_loses_nothing(whole, copy):
 
 
 def test_a_kill_in_the_first_file_leaves_a_new_folder(tmp_path):
-    (tmp_path / "run.json.part").write_text("{")
+    (tmp_path / "run.json.123.part").write_text("{")
     assert fine_tune(rates=1e-2, epochs=1, freeze_epochs=0, run_dir=tmp_path).run_dir == tmp_path
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 KILLED = """

@@ -198,9 +198,6 @@ class Job:
     ) -> None:
         """Train the model, or a part of it, as a phase; goes on where a run that was killed has left its backup."""
         place = self.place
-        if place is not None:
-            for left in place.glob("*.part*"):  # by a kill
-                left.unlink()
         recorder = RateRecorder(place and place / _RECORD, place and _record_in(place), stop_on_nan=True)
         keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
         model.fit(

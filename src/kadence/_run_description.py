@@ -15,7 +15,7 @@ from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data
 from kadence._walk import Layers
 from kadence.groups import LayerGroups
-from kadence.records import new_folder, write_text
+from kadence.records import new_folder, remove_parts, write_text
 
 _START = "start.weights.h5"
 _DESCRIPTION = "run.json"
@@ -49,6 +49,7 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
     if not resume:
         new_folder("run_dir", folder, "Choose another folder, or go on with that run with `resume=True`.")
         folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(folder)
         content = {"fine_tune": described, "seed": drawn, "versions": _versions()}
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
         save_weights(model, folder / _START)
@@ -68,6 +69,7 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         rule = "go on with the same model, data and settings"
         remedy = f"Changed: {', '.join(changed)}. Choose another `run_dir` for another run."
         raise ValueError(_checks.sentence("resume", rule, resume, remedy))
+    remove_parts(folder)
     if (folder / _START).exists():
         load_weights(model, folder / _START)
     else:  # a kill came between the description and the start

@@ -58,6 +58,17 @@ def new_folder(name: str, folder: Path, remedy: str = "") -> None:
         raise FileExistsError(_checks.sentence(name, "be a new or empty folder", str(folder), remedy))
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove the files in a folder, and below it, that a kill left half written.
+
+    Args:
+        folder: The folder.
+    """
+    for left in folder.rglob("*.part*"):
+        if left.is_file():
+            left.unlink()
+
+
 @contextlib.contextmanager
 def full_disk_told(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     """Says what to do where the disk is full; what was finished before is whole.

@@ -27,7 +27,7 @@ from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
 from kadence.plots import save_run_pictures
-from kadence.records import RateRecord, full_disk_told, new_folder, write_text
+from kadence.records import RateRecord, full_disk_told, new_folder, remove_parts, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
@@ -138,8 +138,7 @@ def _train(
     write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
     if test is not None:
         store_test(test, folder)
-    for left in folder.glob("*.part*"):  # by a kill
-        left.unlink()
+    remove_parts(folder)
     recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
     snapshots = snapshots or (folder / SNAPSHOTS).is_dir()
