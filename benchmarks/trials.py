@@ -234,7 +234,7 @@ def figures(rows: dict[int, Row], base: dict[int, Row]) -> str:
     values = [row.test or 0.0 for row in rows.values()]
     text = f"{sum(values) / len(values):.3f} {_between(values, '')} ({len(values)} seeds)"
     gains = [(row.test or 0.0) - (base[seed].test or 0.0) for seed, row in rows.items() if seed in base]
-    if rows is base or not gains:
+    if rows == base or not gains:
         return text
     sure = probability(gains)
     said = f"{text}  {sum(gains) / len(gains):+.3f} {_between(gains, '+')}"
