@@ -6,10 +6,11 @@ A row holds all that another machine needs to go on from it: problem, strategy, 
 import contextlib
 import csv
 import dataclasses
+import functools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,18 @@ class Bench:
         trial = Trial(chosen, rate, seed, phase, name)
         if (row := self.results.find(trial)) is not None:
             return row
-        if time.monotonic() > self._end:
-            raise OutOfTimeError
+        self.check_time()
         row = Row.of(trial, self._outcome(name, problem, trial))
         self.results.add(row)
         shown = f"{row.validation or 0:.3f}" + ("" if row.test is None else f"  test {row.test:.3f}")
         print(f"{data:10} {network:5} {chosen.name:26} {rate:<8.3g} {phase} {seed % SEARCH_SEED}", end="  ")
         print(f"{row.status} {shown}  {row.seconds:.0f} s {row.reason}", flush=True)
         return row
+
+    def check_time(self) -> None:
+        """Raise `OutOfTimeError` if the budget is used up."""
+        if time.monotonic() > self._end:
+            raise OutOfTimeError
 
     def _outcome(self, name: str, problem: Problem, trial: Trial) -> Outcome:
         if self._of != name or self._n_trials >= TRIALS_PER_WORKER:
@@ -186,15 +191,20 @@ class Bench:
         return finished[0][1]
 
     def best_rate(self, data: str, network: str, chosen: kadence.Strategy) -> float:
+        """The rate of a strategy with the best accuracy on `val`."""
+        trial = functools.partial(self.run, data, network, chosen, seed=SEARCH_SEED, phase="search")
+        return self.best_of(lambda rate: trial(rate=rate), chosen.optimizer)
+
+    def best_of(self, run: Callable[[float], Row], optimizer: str) -> float:
         """The rate with the best accuracy on `val`: of three half a decade apart, and beyond while an end is best."""
-        middle = MIDDLE[chosen.optimizer]
+        middle = MIDDLE[optimizer]
         tried: dict[int, tuple[float, float]] = {}
         while True:
             for place in (middle, middle - 1, middle + 1) if not tried else (min(tried) - 1, max(tried) + 1):
                 best = max(tried, key=lambda place: tried[place]) if tried else place
                 if tried and abs(best - place) != 1:
                     continue
-                row = self.run(data, network, chosen, rate_at(place), SEARCH_SEED, "search")
+                row = run(rate_at(place))
                 tried[place] = (row.validation or 0.0, -(row.val_loss or 0.0)) if row.status == "done" else (-1.0, 0.0)
             best = max(tried, key=lambda place: tried[place])
             if min(tried) < best < max(tried):
@@ -224,7 +234,7 @@ def figures(rows: dict[int, Row], base: dict[int, Row]) -> str:
     values = [row.test or 0.0 for row in rows.values()]
     text = f"{sum(values) / len(values):.3f} {_between(values, '')} ({len(values)} seeds)"
     gains = [(row.test or 0.0) - (base[seed].test or 0.0) for seed, row in rows.items() if seed in base]
-    if rows is base or not gains:
+    if rows == base or not gains:
         return text
     sure = probability(gains)
     said = f"{text}  {sum(gains) / len(gains):+.3f} {_between(gains, '+')}"

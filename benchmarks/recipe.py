@@ -1,0 +1,198 @@
+"""What `fine_tune` gives beside the usual ways to fine-tune, and what each of its ingredients adds.
+
+    KERAS_BACKEND=tensorflow python benchmarks/recipe.py --data FOLDER --budget-minutes 60
+
+FOLDER holds the data sets of `problems.py`; without it, the results that were measured before are printed. All train
+EfficientNet-Lite0 at 64 px for the same epochs on the same pictures, without augmentation, with Adam. The usual ways
+look for their rate on `val`, in the same way: three half a decade apart, and further while the first or last is best.
+`fine_tune` finds its own, from the training data. Each is then trained with the same five seeds and judged on `test`.
+`--quick` judges `fine_tune` and one rate with a cosine with one seed, in about ten minutes. Seconds are those of a
+machine that other work may have kept busy, compilation and range tests included. Results are appended to a CSV as they
+come, and not measured again.
+"""
+
+# backends: tensorflow
+
+import argparse
+import gc
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kadence  # before Keras: it picks an installed backend
+
+# isort: split
+import keras
+import numpy as np
+from problems import DATA, SEEDS, make_problem, strategy
+from trials import Bench, Results, Row, figures, key_of, running
+
+from kadence import FindPhase, HeadPhase, TrainPhase
+from kadence._trial_plan import SEARCH_SEED
+
+NETWORK = "lite0"
+COSINE = strategy("adam", "one rate", "cosine")
+#: The usual ways, which look for their rate.
+USUAL = {
+    "one constant rate": kadence.Strategy("recipe/constant", batch_norm="train"),
+    "one rate, cosine": COSINE,
+    "the same, BatchNorm trained": kadence.Strategy(
+        "recipe/cosine, BatchNorm trained", schedule="cosine", warmup="10%", batch_norm="train"
+    ),
+    "frozen backbone": kadence.Strategy("recipe/frozen", schedule="cosine", warmup="10%", phases=((1, "100%"),)),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A call of `fine_tune`.
+
+    Args:
+        make: Epochs and a rate -> arguments of `fine_tune`.
+        ensemble: Whether the snapshots are judged together, instead of the last weights.
+        searched: Whether the rate is looked for on `val`.
+    """
+
+    make: Callable[[int, float], dict[str, Any]] = field(default=lambda epochs, rate: {})
+    ensemble: bool = False
+    searched: bool = False
+
+
+def _phases(*phases: Any) -> dict[str, Any]:
+    return {"phases": phases}
+
+
+WAYS = {
+    "fine_tune": Way(),
+    "head first, then all at 1e-5": Way(
+        lambda epochs, rate: _phases(
+            HeadPhase(2, rate, "constant"), TrainPhase(epochs - 2, (1e-5,) * 3, schedule="constant")
+        ),
+        searched=True,
+    ),
+    "- groups": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(layer_decay=1.0), TrainPhase(epochs - 1))),
+    "- found rates": Way(lambda epochs, rate: {"rates": 1e-3}),
+    "- head phase": Way(lambda epochs, rate: {"freeze_epochs": 0}),
+    "restarts": Way(lambda epochs, rate: {"schedule": "warm-restarts"}),
+    "restarts, snapshots": Way(lambda epochs, rate: {"snapshots": 3}, ensemble=True),
+    "BatchNorm trained": Way(lambda epochs, rate: {"batch_norm": "train"}),
+    "steeper ladder": Way(
+        lambda epochs, rate: _phases(HeadPhase(1), FindPhase(layer_decay=0.1), TrainPhase(epochs - 1))
+    ),
+}
+
+
+def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -> Row:
+    """The row of a call of `fine_tune`, which is made unless it is in the results."""
+    name, problem = make_problem(bench.root, data, NETWORK)
+    options = WAYS[way].make(problem.epochs, rate)
+    settings = json.dumps({name: repr(value) for name, value in options.items()})
+    known = bench.results.rows.get(key_of(name, f"{way} {settings}", rate, seed, phase))
+    if known is not None:
+        return known
+    bench.check_time()
+    model, groups = problem.build(seed)
+    model.compile("adam", problem.loss, metrics=["accuracy"])
+    train, held_out, test = (part and part.arrays for part in (problem.train, problem.validation, problem.test))
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        options |= {"run_dir": Path(folder) / "run"} if options.get("snapshots") else {}
+        result = kadence.fine_tune(
+            model, train, held_out, epochs=problem.epochs, groups=groups, seed=seed, verbose=0, **options
+        )
+        seconds = time.perf_counter() - began
+        judged = result.ensemble() if WAYS[way].ensemble else None
+        accuracy = _accuracy(judged or model, test) if phase == "judge" else None
+    curve = [row["val_accuracy"] for row in result.history]
+    row = Row(
+        *(
+            name,
+            f"recipe/{way}",
+            f"{way} {settings}",
+            rate,
+            seed,
+            phase,
+            "done",
+            curve[-1],
+            accuracy,
+            round(seconds, 1),
+        ),
+        *(keras.backend.backend(), result.history[-1]["val_loss"], " ".join(f"{value:.3f}" for value in curve)),
+        f"rates {' '.join(f'{rate:.2g}' for rate in result.rates)} {' '.join(result.notes)}".strip(),
+    )
+    bench.results.add(row)
+    print(f"{data:10} {way:28} {rate:<8.3g} {phase} {seed}  {curve[-1]:.3f}", end="  ")
+    print(f"{'' if accuracy is None else f'test {accuracy:.3f}'}  {seconds:.0f} s {row.reason}", flush=True)
+    del model, result, judged
+    gc.collect()
+    return row
+
+
+def _accuracy(model: Any, data: Any) -> float:
+    x, y = data
+    quiet = {"verbose": 0} if isinstance(model, keras.Model) else {}
+    predicted = np.asarray(model.predict(x.astype("float32"), **quiet))
+    return float((predicted.argmax(-1) == y).mean())
+
+
+def search(bench: Bench, data: str, way: str) -> float:
+    """The rate of a way with the best accuracy on `val`; 0 where it looks for none."""
+    if way in USUAL:
+        return bench.best_rate(data, NETWORK, USUAL[way])
+    if not WAYS[way].searched:
+        return 0.0
+    return bench.best_of(lambda rate: run(bench, data, way, rate, SEARCH_SEED, "search"), "adam")
+
+
+def measure(bench: Bench, names: Sequence[str], ways: Sequence[str], seeds: Sequence[int]) -> None:
+    """A data set at a time, seed by seed, so that a stop leaves whole comparisons."""
+    for data in names:
+        rates = {way: search(bench, data, way) for way in ways}
+        for seed, way in itertools.product(seeds, ways):
+            if way in USUAL:
+                bench.judge(data, NETWORK, USUAL[way], rates[way], seed)
+            else:
+                run(bench, data, way, rates[way], seed, "judge")
+
+
+def lines(results: Results) -> Iterator[str]:
+    """A line for each way that is measured: mean and interval, and the difference to one rate with a cosine."""
+    for data in DATA:
+        yield f"{data}: accuracy on test, mean and 95% interval; difference to one rate with a cosine, seed by seed"
+        base = results.judged(data, NETWORK, COSINE.name)
+        for way in (*USUAL, *WAYS):
+            rows = results.judged(data, NETWORK, USUAL[way].name if way in USUAL else f"recipe/{way}")
+            if rows:
+                seconds = sorted(row.seconds for row in rows.values())[len(rows) // 2]
+                yield f"  {way:28} {seconds:4.0f} s  {figures(rows, base)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("KADENCE_DATA"), help="folder of the data sets")
+    parser.add_argument("--only", nargs="+", default=list(DATA), choices=DATA, help="data sets")
+    everything = [*USUAL, *WAYS]
+    parser.add_argument("--ways", nargs="+", default=everything, choices=everything, help="which of them")
+    parser.add_argument("--quick", action="store_true", help="one seed, of two ways, on groceries")
+    parser.add_argument("--budget-minutes", type=float, default=float("inf"), help="begin no trial after so long")
+    options = parser.parse_args()
+    results = Results()
+    if options.data is None:
+        print("No --data: these are the results that were measured before.")
+    else:
+        with running(Path(options.data), results, options.budget_minutes) as bench:
+            if options.quick:
+                measure(bench, ["grocery"], ["one rate, cosine", "fine_tune"], [0])
+            else:
+                measure(bench, options.only, options.ways, SEEDS)
+    print("\n".join(lines(results)))
+
+
+if __name__ == "__main__":
+    main()
