@@ -15,6 +15,7 @@ come, and not measured again.
 
 import argparse
 import gc
+import inspect
 import itertools
 import json
 import os
@@ -34,9 +35,11 @@ from problems import DATA, SEEDS, make_problem, strategy
 from trials import Bench, Results, Row, figures, key_of, running
 
 from kadence import FindPhase, HeadPhase, TrainPhase
+from kadence._recipe import make_phases
 from kadence._trial_plan import SEARCH_SEED
 
 NETWORK = "lite0"
+GROUPS = kadence.LayerGroups([kadence.LayerGroup(f"group_{number}", (str(number),)) for number in (1, 2, 3)])
 COSINE = strategy("adam", "one rate", "cosine")
 #: The usual ways, which look for their rate.
 USUAL = {
@@ -76,15 +79,14 @@ WAYS = {
         ),
         searched=True,
     ),
-    "- groups": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(layer_decay=1.0), TrainPhase(epochs - 1))),
+    "- groups": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=1.0), TrainPhase(epochs - 1))),
     "- found rates": Way(lambda epochs, rate: {"rates": 1e-3}),
     "- head phase": Way(lambda epochs, rate: {"freeze_epochs": 0}),
+    "one cycle": Way(lambda epochs, rate: {"schedule": "one-cycle"}),
     "restarts": Way(lambda epochs, rate: {"schedule": "warm-restarts"}),
     "restarts, snapshots": Way(lambda epochs, rate: {"snapshots": 3}, ensemble=True),
     "BatchNorm trained": Way(lambda epochs, rate: {"batch_norm": "train"}),
-    "steeper ladder": Way(
-        lambda epochs, rate: _phases(HeadPhase(1), FindPhase(layer_decay=0.1), TrainPhase(epochs - 1))
-    ),
+    "spread 100": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=100.0), TrainPhase(epochs - 1))),
 }
 
 
@@ -92,7 +94,9 @@ def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -
     """The row of a call of `fine_tune`, which is made unless it is in the results."""
     name, problem = make_problem(bench.root, data, NETWORK)
     options = WAYS[way].make(problem.epochs, rate)
-    settings = json.dumps({name: repr(value) for name, value in options.items()})
+    given = {name: value for name, value in options.items() if name in inspect.signature(make_phases).parameters}
+    phases = options.get("phases") or make_phases(problem.epochs, GROUPS, **given)
+    settings = json.dumps([repr(phase) for phase in phases])
     known = bench.results.rows.get(key_of(name, f"{way} {settings}", rate, seed, phase))
     if known is not None:
         return known

@@ -98,9 +98,9 @@ def test_values_of_the_head_phase():
 
 @pytest.mark.once
 def test_values_of_the_find_phase():
-    assert FindPhase() == FindPhase(1 / 2.6, None)
-    assert FindPhase(1).layer_decay == 1
-    assert_number(FindPhase, "layer_decay", out_of_range=[0.0, -0.1, 1.1])
+    assert FindPhase() == FindPhase(2.6**2, None)
+    assert FindPhase(1).spread == 1
+    assert_number(FindPhase, "spread", out_of_range=[0.0, -0.1, 0.9])
     for value in [value for value in NOT_INTEGERS if value is not None]:
         assert_rejects(lambda value: FindPhase(n_steps=value), "n_steps", value, TypeError)
     for value in (19, 0, -1):
@@ -109,7 +109,7 @@ def test_values_of_the_find_phase():
 
 @pytest.mark.once
 def test_values_of_the_train_phase():
-    assert TrainPhase(2) == TrainPhase(2, None, "one-cycle", 3, False)
+    assert TrainPhase(2) == TrainPhase(2, None, "cosine", 3, False)
     assert_integer(lambda value: TrainPhase(2, cycles=value), "cycles", 1)
     assert_integer(lambda value: TrainPhase(2, unfreeze_every=value), "unfreeze_every", 0)
     assert TrainPhase(2, [0, 0.5]).rates == (0.0, 0.5)
@@ -259,7 +259,7 @@ def test_the_find_phase_leaves_all_as_it_was():
     lines = []
     job = new_job(tell=lines.append)
     before = weights(job)
-    run_phases(job, [FindPhase(0.5, n_steps=40)])
+    run_phases(job, [FindPhase(4.0, n_steps=40)])
     assert still(before, job) == job.groups.names
     assert lines == ["find: range test of 40 steps, all groups together"]
     test = job.found
@@ -309,9 +309,9 @@ def test_the_train_phase_trains_each_group_at_its_rate():
     assert job.groups[0].variables == [], "no gradient is computed for it"
     norm = job.model.get_layer("backbone").get_layer("middle_norm")
     assert tiny.same(oracles.values(norm.moving_mean), np.array([0.5, -0.5, 0.25, 0.0], "float32"))
-    assert lines == ["train: 3 epochs, one-cycle, peak rates group_1 0, group_2 0.01, group_3 0.04"]
+    assert lines == ["train: 3 epochs, cosine, peak rates group_1 0, group_2 0.01, group_3 0.04"]
     assert job.rates == [0.0, 0.01, 0.04]
-    wanted = make_schedule("one-cycle", 0.04, 3 * BATCHES).sample(3 * BATCHES)
+    wanted = make_schedule("cosine", 0.04, 3 * BATCHES).sample(3 * BATCHES)
     for name, share in zip(job.groups.names, (0.0, 0.25, 1.0), strict=True):
         np.testing.assert_allclose(job.record.rates[name], share * wanted, rtol=1e-5)
     assert [row["epoch"] for row in job.rows] == [1, 2, 3]

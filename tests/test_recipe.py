@@ -19,7 +19,7 @@ def make(epochs=5, **arguments):
 
 
 def test_the_head_first_then_the_rates_then_all():
-    assert make() == (HeadPhase(1), FindPhase(), TrainPhase(4, None, "one-cycle", 3, False))
+    assert make() == (HeadPhase(1), FindPhase(), TrainPhase(4, None, "cosine", 3, False))
 
 
 @pytest.mark.parametrize("freeze_epochs", [1, 2, 4])

@@ -8,7 +8,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence.groups import LayerGroups
-from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase
+from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase, spread_factors
 
 
 def make_phases(
@@ -47,7 +47,7 @@ def make_phases(
         rule = "be 'warm-restarts' or 'auto' for snapshots, which are kept at the end of cycles"
         raise ValueError(_checks.sentence("schedule", rule, schedule))
     if schedule == "auto":
-        schedule = "warm-restarts" if snapshots else "one-cycle"
+        schedule = "warm-restarts" if snapshots else "cosine"
     if given and not given[-1]:
         freeze_epochs = 0  # nothing trains in a head phase
     head = [HeadPhase(freeze_epochs, given[-1] if given else None)] if freeze_epochs else []
@@ -94,7 +94,7 @@ def _given_rates(rates: Any, groups: LayerGroups) -> tuple[float, ...] | None:
         return None
     if isinstance(rates, (int, float, np.number)) or (isinstance(rates, np.ndarray) and not rates.ndim):
         top = _checks.number("rates", rates.item() if isinstance(rates, np.ndarray) else rates, above=0.0)
-        return tuple(top / 2.6**distance for distance in reversed(range(len(groups))))
+        return tuple(top * factor for factor in spread_factors(len(groups)))
     values = tuple(_checks.number("rates", rate, minimum=0.0) for rate in _checks.sequence("rates", rates, rule))
     if len(values) != len(groups) or not any(values):
         raise ValueError(_checks.sentence("rates", rule, list(values)))

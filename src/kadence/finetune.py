@@ -74,10 +74,10 @@ def fine_tune(
             model, or the last pooling, or for the last layer with weights.
         groups: Layer groups, the last being the head, instead of `head`. None for those of the model's
             `DiscriminativeOptimizer`, or two halves before the head.
-        rates: "find"; the peak rate of the head, from which those before fall by 2.6 each; or one rate per group, 0 to
-            freeze it.
+        rates: "find"; the peak rate of the head, 6.76 times that of the first group; or one rate per group, 0
+            to freeze it.
         schedule: Of the last phase: "one-cycle", "cosine", "warm-restarts", "constant", or "auto": warm restarts where
-            snapshots are asked for, otherwise one cycle.
+            snapshots are asked for, otherwise a cosine.
         freeze_epochs: Length of the head phase, in epochs. Integer >= 0.
         batch_norm: "frozen" keeps BatchNorm layers before the head as they are; "train" trains them, and computes their
             statistics anew from the training data at the end.

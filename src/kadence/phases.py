@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from kadence import _checks
 from kadence._job import Job
@@ -14,7 +15,6 @@ from kadence.budgets import solve_cycles
 from kadence.callbacks import GradualUnfreeze, SnapshotSaver
 from kadence.features import cache_features
 from kadence.finder import lr_range_test
-from kadence.groups import layer_decay
 from kadence.range_test import RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
@@ -24,6 +24,10 @@ _USUAL = 1e-3
 _USUAL_OF = {"SGD": 1e-2, "Lion": 1e-4}
 #: Fewest and most optimizer steps of a range test.
 _SHORTEST, _LONGEST = 30, 100
+#: How many times the rate of the first group that of the head is: with three groups, ULMFiT's 2.6 from one to the next.
+SPREAD = 2.6**2
+#: First rate of a range test: pretrained layers do not learn at less.
+_LOWEST = 1e-5
 #: Share of a cosine in which the rate rises before it.
 _RISE = 0.1
 
@@ -37,7 +41,8 @@ class HeadPhase:
 
     Args:
         epochs: Length, in epochs. Integer >= 1.
-        rate: Peak rate. Float > 0; None for what a range test of the head suggests.
+        rate: Peak rate. Float > 0; None for a tenth of that at which a range test of the head has its lowest loss: a
+            new head bears more than pretrained layers.
         schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
         cached: Whether to use stored features where it can be done, from 2 epochs on.
 
@@ -78,8 +83,10 @@ class HeadPhase:
             rate = self.rate
             if rate is None:
                 n_steps = _LONGEST if not is_whole else _sweep_length(len(batches))
-                test = job.range_test(lambda: lr_range_test(model, batches, n_steps=n_steps, seed=job.seed))
-                rate = _clear(job, test, "head")
+                test = job.range_test(
+                    lambda: lr_range_test(model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed)
+                )
+                rate = _clear(job, test, "head", "minimum")
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(batches)))
             still = [0.0] * (len(job.groups) - 1)
             job.compiled.compile(
@@ -110,7 +117,8 @@ class FindPhase:
     """Finds the peak rates by a joint range test, in which the groups keep their ratios.
 
     Args:
-        layer_decay: Factor on the rate from a group to the one before it, 0 < decay <= 1. 1 is one rate for all.
+        spread: How many times the rate of the first group that of the head is; those between are evenly spaced on a
+            logarithmic scale. Float >= 1; 1 is one rate for all.
         n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
             30 or more than 100.
 
@@ -119,16 +127,16 @@ class FindPhase:
         TypeError: If a value has the wrong type.
 
     Source:
-        Smith 2017, Cyclical Learning Rates, section 3.3, arXiv:1506.01186; the decay of 1 / 2.6 is ULMFiT's, section
-        3.2, arXiv:1801.06146.
+        Smith 2017, Cyclical Learning Rates, section 3.3, arXiv:1506.01186; ULMFiT divides by 2.6 from group to group,
+        section 3.2, arXiv:1801.06146; the spread of fastai's `fine_tune` is 100.
     """
 
-    layer_decay: float = 1 / 2.6
+    spread: float = SPREAD
     n_steps: int | None = None
     name = "find"
 
     def __post_init__(self) -> None:
-        _checks.number("layer_decay", self.layer_decay, above=0.0, maximum=1.0)
+        _checks.number("spread", self.spread, minimum=1.0)
         if self.n_steps is not None:
             _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
 
@@ -139,17 +147,19 @@ class FindPhase:
             job: What it works on.
         """
         job.train_groups([True] * len(job.groups))
-        factors = layer_decay(job.groups, self.layer_decay)
+        factors = spread_factors(len(job.groups), self.spread)
 
         def make() -> RangeTest:
             batches = job.train_batches()
             n_steps = self.n_steps or _sweep_length(2 * len(batches))
             job.tell(f"find: range test of {n_steps} steps, all groups together")
             job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
-            return lr_range_test(job.model, batches, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks)
+            return lr_range_test(
+                job.model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks
+            )
 
         job.found = job.range_test(make)
-        rate = _clear(job, job.found, "model")
+        rate = _clear(job, job.found, "model", "valley")
         job.rates = [rate * factor for factor in factors]
 
 
@@ -178,7 +188,7 @@ class TrainPhase:
 
     epochs: int
     rates: tuple[float, ...] | None = None
-    schedule: str = "one-cycle"
+    schedule: str = "cosine"
     cycles: int = 3
     snapshots: bool = False
     unfreeze_every: int = 0
@@ -275,18 +285,33 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
     return warmup(Cosine(lr_max, n_steps - rise), rise, lr_max / 10) if rise else Cosine(lr_max, n_steps)
 
 
+def spread_factors(n_groups: int, spread: float = SPREAD) -> list[float]:
+    """Factor on the rate of the head of each group, from 1 / spread to 1.
+
+    Args:
+        n_groups: Number of groups. Integer >= 1.
+        spread: As for `FindPhase`.
+
+    Returns:
+        List of floats.
+    """
+    return np.geomspace(1.0 / spread, 1.0, n_groups).tolist() if n_groups > 1 else [1.0]
+
+
 def _sweep_length(n_steps: int) -> int:
     return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
-def _clear(job: Job, test: RangeTest, of: str) -> float:
-    """The suggestion, or where there is no clear one, the rate that is usual, with a note."""
-    suggestion = test.suggest()
+def _clear(job: Job, test: RangeTest, of: str, rule: str) -> float:
+    """The suggestion, or where there is no clear one, the rate of the head, or a usual one, with a note."""
+    suggestion = test.suggest(rule)
     rate = suggestion.rates["all"]
     if rate is None:
-        rate = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL)
+        rate, whose = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL), "a usual rate"
+        if len(job.record):
+            rate, whose = float(job.record.rates[job.groups.names[-1]].max()), "the rate of the head before"
         why = suggestion.reasons["all"]
-        job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:g}, a usual rate, is taken.")
+        job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:.3g}, {whose}, is taken.")
     return rate
 
 
