@@ -246,7 +246,7 @@ class TrainPhase:
         if self.unfreeze_every:
             joins = [self.unfreeze_every * number for number in range(1, len(job.groups))]
             unfreezing = GradualUnfreeze(job.groups, at_epochs=joins, batch_norm=job.policies)
-            unfreezing.apply(job.model, job.epochs_done)
+            unfreezing.apply(job.model, max(job.epochs_done - 1, 0))  # as when the backup was written
             own.append(unfreezing)
         if self.snapshots and job.folder is not None:
             own.append(SnapshotSaver(job.folder / "snapshots", resume=True))
@@ -310,6 +310,10 @@ def _clear(job: Job, test: RangeTest, of: str, rule: str) -> float:
         rate, whose = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL), "a usual rate"
         if len(job.record):
             rate, whose = float(job.record.rates[job.groups.names[-1]].max()), "the rate of the head before"
+        curve = test.curves[0]
+        bearable = test.rates[len(curve.losses) - 1] / 10.0
+        if curve.stopped != "end" and bearable < rate:
+            rate, whose = float(bearable), "a tenth of where the loss rose"
         why = suggestion.reasons["all"]
         job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:.3g}, {whose}, is taken.")
     return rate
