@@ -12,7 +12,17 @@ from kadence._compiled import Compiled
 from kadence._job import Job
 from kadence._snapshot_files import load_weights
 from kadence._trial_data import Data
-from kadence.phases import SCHEDULES, FindPhase, HeadPhase, TrainPhase, check_phases, make_schedule, run_phases
+from kadence.phases import (
+    SCHEDULES,
+    FindPhase,
+    HeadPhase,
+    TrainPhase,
+    _clear,
+    check_phases,
+    make_schedule,
+    run_phases,
+)
+from kadence.range_test import Curve, RangeTest
 
 JIT = "auto" if keras.backend.backend() == "jax" else False
 RNG = np.random.default_rng(0)
@@ -287,6 +297,17 @@ def test_no_clear_answer_is_the_usual_rate_and_a_note(optimizer, rate):
     (note,) = job.notes
     assert note.startswith("The range test of the model has no clear answer (")
     assert note.endswith(f"): {rate:g}, a usual rate, is taken.")
+
+
+@pytest.mark.parametrize(("stopped", "rate"), [("rose", 1e-5), ("end", 1e-2)])
+def test_no_usual_rate_where_the_loss_had_risen(stopped, rate):
+    """The sweep of 100 steps from 1e-6 to 1 stopped after 34, at 1e-4."""
+    losses = 1.0 + 0.1 * np.sin(np.arange(34))
+    groups = dict.fromkeys(("group_1", "group_2", "group_3"), 1.0)
+    job = new_job()
+    test = RangeTest(1e-6, 1.0, 100, False, groups, groups, [Curve("all", 0, losses, stopped)])
+    assert _clear(job, test, "model", "valley") == pytest.approx(rate)
+    assert len(job.notes) == 1
 
 
 def test_no_clear_answer_for_the_head():

@@ -303,13 +303,11 @@ def _sweep_length(n_steps: int) -> int:
 
 
 def _clear(job: Job, test: RangeTest, of: str, rule: str) -> float:
-    """The suggestion, or where there is no clear one, the rate of the head, or a usual one, with a note."""
+    """The suggestion, or where there is no clear one, a rate that is usual and did no harm in the test, with a note."""
     suggestion = test.suggest(rule)
     rate = suggestion.rates["all"]
     if rate is None:
         rate, whose = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL), "a usual rate"
-        if len(job.record):
-            rate, whose = float(job.record.rates[job.groups.names[-1]].max()), "the rate of the head before"
         curve = test.curves[0]
         bearable = test.rates[len(curve.losses) - 1] / 10.0
         if curve.stopped != "end" and bearable < rate:
