@@ -1,10 +1,11 @@
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 
-from kadence._batches import check_not_empty, one_batch
+from kadence._batches import begun, check_not_empty, one_batch
 
 X, Y = np.arange(100.0).reshape(50, 2), np.repeat(np.arange(5), 10)
 
@@ -79,6 +80,15 @@ def test_no_data(x):
 @pytest.mark.parametrize("x", [X, [X, Y], {"a": X, "b": None}, Dataset(), generator()])
 def test_some_data(x):
     check_not_empty(x)
+
+
+def test_the_first_batch_of_a_generator_is_not_lost():
+    found = begun(generator())
+    assert isinstance(found, types.GeneratorType)
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), X)
+    assert begun(X) is X
+    with pytest.raises(ValueError, match="`x` must hold at least one batch"):
+        begun(generator(0))
 
 
 def test_data_is_not_used_up_by_the_look_at_it():

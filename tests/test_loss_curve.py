@@ -123,14 +123,17 @@ def test_logs_without_a_loss():
 def test_held_out_losses_are_those_of_the_model_after_each_step():
     answers = iter(np.arange(1.0, 100.0))
     curve = HeldOutLossCurve(20, 2, 1e9, ("x", "y", None))
-    asked = []
+    asked, resets = [], []
 
     def test_on_batch(*batch, return_dict):
         asked.append(batch)
         return {"loss": next(answers)}
 
-    curve._model = SimpleNamespace(stop_training=False, test_on_batch=test_on_batch)
+    curve._model = SimpleNamespace(
+        stop_training=False, test_on_batch=test_on_batch, reset_metrics=lambda: resets.append(len(asked))
+    )
     passes(curve, np.ones(60), 7)
     assert curve.losses == list(np.arange(1.0, 21.0))
     assert asked == [("x", "y", None)] * 20
+    assert resets == list(range(20))
     assert not curve.async_safe

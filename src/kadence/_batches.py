@@ -1,6 +1,7 @@
 """Data of any kind that `fit` takes -> whether there is any, and one batch from all over it."""
 
 import itertools
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,30 @@ def check_not_empty(x: Any) -> None:
     leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     if 0 in ([leaf.shape[0] for leaf in leaves if len(leaf.shape)] if _are_arrays(x) else [_size(x)]):
         raise no_data(x)
+
+
+def begun(x: Any) -> Any:
+    """Draw the first batch of a generator, to see that there is one: Keras says it clearly in its newer versions only.
+
+    Args:
+        x: What `fit` takes as x.
+
+    Returns:
+        A generator of the same batches, the first one included; other data as it is.
+
+    Raises:
+        ValueError: If the generator has no batch.
+    """
+    if not isinstance(x, types.GeneratorType):
+        return x
+    for first in x:
+        return _from_the_start(first, x)
+    raise no_data(x)
+
+
+def _from_the_start(first: Any, others: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from others
 
 
 def no_data(x: Any) -> ValueError:

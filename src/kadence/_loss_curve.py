@@ -120,6 +120,7 @@ class HeldOutLossCurve(LossCurve):
         if (self._batches_before + batch + 1) % self._accumulation == 0 and not self._closed:
             # `model` and not `_model`: this wants the weights as they are now.
             model: Any = self.model
+            model.reset_metrics()  # older Keras answers with the mean of this batch and those before
             self._read_step(float(model.test_on_batch(*self._batch, return_dict=True)["loss"]))
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._batches import no_data
+from kadence._batches import begun, no_data
 from kadence._loss_curve import HeldOutLossCurve, LossCurve
 from kadence._randomness import seed_global
 from kadence._rates import sample_rates
@@ -171,7 +171,8 @@ class Sweeper:
         with warnings.catch_warnings():
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
-            self._model.fit(**self._data, epochs=epochs, verbose=0, callbacks=callbacks)
+            data = {**self._data, "x": begun(self._data["x"])}
+            self._model.fit(**data, epochs=epochs, verbose=0, callbacks=callbacks)
 
     def notes(self) -> list[str]:
         """What should be known of the data."""
