@@ -100,6 +100,8 @@ def test_an_average_of_the_weights_begins_with_new_variables_as_they_are():
     rebuild_optimizer(optimizer, variables)
     averages = oracles.all_values(optimizer._model_variables_moving_average)
     oracles.assert_same(averages[:2], oracles.all_values(model.get_layer("low").weights))
+    for average, weight in zip(optimizer._model_variables_moving_average, model.get_layer("low").weights, strict=False):
+        assert average.value is not weight.value, "JAX gives the memory of both away in a step"
 
 
 def test_restart_begins_at_step_0_without_moments():

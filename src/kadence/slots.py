@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
+from kadence._updates import as_array, assign_array
 
 
 @dataclass(frozen=True)
@@ -141,4 +142,5 @@ def _carry_over(level: _Level) -> None:
             optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
         ):
             if average is not None and optimizer._var_key(variable) not in level.positions:
-                average.assign(variable)
+                # In memory of its own: JAX takes over the memory of both in a step.
+                assign_array(average, as_array(variable))
