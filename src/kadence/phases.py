@@ -22,6 +22,8 @@ SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
 #: Where a range test has no clear answer: the usual rate of an optimizer that scales its steps, and of the others.
 _USUAL = 1e-3
 _USUAL_OF = {"SGD": 1e-2, "Lion": 1e-4}
+#: A head is not trained at more than so many times the usual rate: few noisy steps may suggest it.
+_MOST = 10.0
 #: Fewest and most optimizer steps of a range test.
 _SHORTEST, _LONGEST = 30, 100
 #: How many times the rate of the first group that of the head is: with three groups, ULMFiT's 2.6 from one to the next.
@@ -42,7 +44,7 @@ class HeadPhase:
     Args:
         epochs: Length, in epochs. Integer >= 1.
         rate: Peak rate. Float > 0; None for a tenth of that at which a range test of the head has its lowest loss: a
-            new head bears more than pretrained layers.
+            new head bears more than pretrained layers. At most ten times a usual rate, 1e-3 for Adam, 1e-2 for SGD.
         schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
         cached: Whether to use stored features where it can be done, from 2 epochs on.
 
@@ -86,7 +88,7 @@ class HeadPhase:
                 test = job.range_test(
                     lambda: lr_range_test(model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed)
                 )
-                rate = _clear(job, test, "head", "minimum")
+                rate = min(_clear(job, test, "head", "minimum"), _MOST * _usual(job))
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(batches)))
             still = [0.0] * (len(job.groups) - 1)
             job.compiled.compile(
@@ -302,12 +304,16 @@ def _sweep_length(n_steps: int) -> int:
     return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
+def _usual(job: Job) -> float:
+    return _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL)
+
+
 def _clear(job: Job, test: RangeTest, of: str, rule: str) -> float:
     """The suggestion, or where there is no clear one, a rate that is usual and did no harm in the test, with a note."""
     suggestion = test.suggest(rule)
     rate = suggestion.rates["all"]
     if rate is None:
-        rate, whose = _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL), "a usual rate"
+        rate, whose = _usual(job), "a usual rate"
         curve = test.curves[0]
         bearable = test.rates[len(curve.losses) - 1] / 10.0
         if curve.stopped != "end" and bearable < rate:
