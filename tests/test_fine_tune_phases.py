@@ -123,6 +123,8 @@ def test_values_of_the_train_phase():
     assert_integer(lambda value: TrainPhase(2, cycles=value), "cycles", 1)
     assert_integer(lambda value: TrainPhase(2, unfreeze_every=value), "unfreeze_every", 0)
     assert TrainPhase(2, [0, 0.5]).rates == (0.0, 0.5)
+    with pytest.raises(ValueError, match=r"^`snapshots` must be False unless `schedule` is 'warm-restarts'"):
+        TrainPhase(2, snapshots=True)
     for rates in ((), (0.0, 0.0), (-0.1, 0.1), (np.nan, 0.1)):
         with pytest.raises((ValueError, TypeError), match=r"^`rates` must be"):
             TrainPhase(2, rates)
@@ -224,7 +226,7 @@ def test_the_rate_of_the_head_is_looked_for():
     before = weights(job)
     start = job.model.evaluate(X, Y, verbose=0)
     run_phases(job, [HeadPhase(2, schedule="constant")])
-    assert lines == ["head: group_3 alone for 2 epochs"]
+    assert lines == ["head: group_3 alone for 2 epochs", "head: range test of 100 steps"]
     assert still(before, job) == ["group_1", "group_2"]
     rates = job.record.rates["group_3"]
     assert len(set(rates)) == 1
@@ -271,7 +273,7 @@ def test_the_find_phase_leaves_all_as_it_was():
     before = weights(job)
     run_phases(job, [FindPhase(4.0, n_steps=40)])
     assert still(before, job) == job.groups.names
-    assert lines == ["find: range test of 40 steps, all groups together"]
+    assert lines == ["find: range test of 40 steps"]
     test = job.found
     assert (test.n_steps, test.names) == (40, ["all"])
     assert list(test.multipliers.values()) == [0.25, 0.5, 1.0]
@@ -371,6 +373,12 @@ def test_rates_that_are_neither_given_nor_found(rates):
     with pytest.raises(ValueError, match=rule):
         check_phases(new_job(), [HeadPhase(1), TrainPhase(2, rates), FindPhase()])
     check_phases(new_job(), [FindPhase(), TrainPhase(2)])
+
+
+def test_groups_that_would_never_join():
+    with pytest.raises(ValueError, match=r"^`unfreeze_every` must let all 3 groups join within the 4 epochs.* after 4"):
+        check_phases(new_job(), [TrainPhase(4, (0.1,) * 3, unfreeze_every=2)])
+    check_phases(new_job(), [TrainPhase(5, (0.1,) * 3, unfreeze_every=2)])
 
 
 def test_cycles_that_do_not_fit():

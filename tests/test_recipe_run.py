@@ -30,7 +30,7 @@ def test_photos_to_a_run_folder(settings, tmp_path):
     told = []
     result = fine_tune_classifier(settings, tmp_path / "run", tell=told.append)
     assert [row["phase"] for row in result.history] == ["head", "train"]
-    assert [line.partition(":")[0] for line in told] == ["head", "find", "train"]
+    assert [line.partition(":")[0] for line in told] == ["head", "head", "find", "train"]
     assert json.loads((tmp_path / "run" / "labels.json").read_text(encoding="utf-8")) == sorted(tiny.COLOURS)
     assert list(result.groups.names) == ["group_1", "group_2", "group_3"]
     before = tiny.snapshot(tmp_path / "run" / "phases")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kadence.records import RateRecord, write_text
+from kadence.records import RateRecord, new_folder, remove_parts, write_text
 
 pytestmark = pytest.mark.once
 
@@ -213,3 +213,26 @@ def test_what_is_not_text_is_written_as_an_escape(tmp_path):
     # The name of a photo may hold bytes that are no text.
     write_text(tmp_path / "run.json", "\udce9")
     assert (tmp_path / "run.json").read_text() == r"\udce9"
+
+
+def test_only_what_kadence_left_half_written_is_removed(tmp_path):
+    """A file of the user whose name has a part of its own is not."""
+    ours = ["run.json.12.part", "rates.png.3.part", "history.csv.4.part", "end.part.weights.h5", "model.part.keras"]
+    theirs = ["film.part", "notes.part1.txt", "spare.particulars", "my.json.part", "1.part.zip"]
+    (tmp_path / "deep").mkdir()
+    for name in [*ours, *theirs]:
+        (tmp_path / "deep" / name).write_text("half")
+    remove_parts(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == sorted(theirs)
+
+
+@pytest.mark.parametrize(("name", "new"), [("run.json.12.part", True), ("film.part", False), ("run.json", False)])
+def test_a_folder_is_new_unless_it_holds_something_of_the_user(tmp_path, name, new):
+    new_folder("run_dir", tmp_path / "missing")
+    new_folder("run_dir", tmp_path)
+    (tmp_path / name).write_text("half")
+    if new:
+        new_folder("run_dir", tmp_path)
+        return
+    with pytest.raises(FileExistsError, match=r"`run_dir` must be a new or empty folder\..* Choose another\."):
+        new_folder("run_dir", tmp_path, "Choose another.")

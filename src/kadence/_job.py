@@ -94,6 +94,15 @@ class Job:
         find_callbacks: Further callbacks of every range test.
         verbose: As for `fit`.
         tell: Called with a line of text when a phase begins.
+        phase: Name of the phase at hand: that of its folder, and of its rows of the history.
+        rates: Peak rate of each group, once it is known.
+        found: The `RangeTest` that found them, or None.
+        notes: Sentences about what went another way than asked for.
+        rows: The history so far.
+        record: The `RateRecord` so far.
+
+    Raises:
+        TypeError: If there is an augmentation, and data that it cannot be applied to.
     """
 
     model: Any
@@ -109,9 +118,7 @@ class Job:
     find_callbacks: Sequence[keras.callbacks.Callback] = ()
     verbose: Any = "auto"
     tell: Callable[[str], None] = lambda line: None
-    #: Name of the phase at hand: names its folder, and its rows of the history.
     phase: str = ""
-    #: Peak rate of each group, once it is known.
     rates: list[float] | None = None
     found: RangeTest | None = None
     notes: list[str] = field(default_factory=list)
@@ -119,7 +126,7 @@ class Job:
     record: RateRecord = field(default_factory=lambda: RateRecord(np.zeros(0, np.int64), {}, np.zeros(0)))
 
     def __post_init__(self) -> None:
-        self.train_batches()
+        self.train_batches()  # raises where it cannot
 
     def train_batches(self) -> Any:
         """The training batches, in the orders of the seed, augmented."""
@@ -169,7 +176,7 @@ class Job:
             return False
         load_weights(self.model, place / _END)
         self.notes += json.loads((place / _NOTES).read_text(encoding="utf-8"))
-        self._keep(RunFolder(place).rows, _record_in(place))
+        self._keep(RunFolder(place).rows, RateRecord.stored(place / _RECORD))
         return True
 
     def range_test(self, make: Callable[[], RangeTest]) -> RangeTest:
@@ -198,7 +205,8 @@ class Job:
     ) -> None:
         """Train the model, or a part of it, as a phase; goes on where a run that was killed has left its backup."""
         place = self.place
-        recorder = RateRecorder(place and place / _RECORD, place and _record_in(place), stop_on_nan=True)
+        path = None if place is None else place / _RECORD
+        recorder = RateRecorder(path, path and RateRecord.stored(path), stop_on_nan=True)
         keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
         model.fit(
             batches,
@@ -229,13 +237,3 @@ def _by_group(groups: LayerGroups, rates: Mapping[str, Any], prefix: str, still:
     if own and not own.keys() & set(names):
         own = {names[-1]: next(iter(own.values()))}
     return {name: own.get(name, still) for name in names}
-
-
-def _record_in(folder: Path) -> RateRecord | None:
-    path = folder / _RECORD
-    if not path.is_file():
-        return None
-    try:
-        return RateRecord.from_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(_checks.sentence(_RECORD, "be the record of a run", str(path), "Start anew.")) from error

@@ -1,8 +1,6 @@
 """FineTuneResult: what came of a fine-tuning, with its history and pictures."""
 
-import csv
 import importlib.util
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kadence import _checks
 from kadence._job import Row
 from kadence._rate_search import store_test
-from kadence.callbacks import save_model
+from kadence.callbacks import history_text, save_model
 from kadence.ensemble import SnapshotEnsemble
 from kadence.groups import LayerGroups
 from kadence.phases import Phase
@@ -122,7 +120,7 @@ class FineTuneResult:
             folder: An existing folder.
         """
         save_model(self.model, folder / "model.keras")
-        write_text(folder / "history.csv", _csv(self.history))
+        write_text(folder / "history.csv", history_text(self.history))
         write_text(folder / "rates.json", self.record.to_json())
         if self.range_test is not None:
             store_test(self.range_test, folder)
@@ -134,11 +132,3 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Column -> its value in each epoch; NaN where the phase does not have it."""
     names = dict.fromkeys(name for row in rows for name in row if name != "phase")
     return {name: [row.get(name, float("nan")) for row in rows] for name in names}
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

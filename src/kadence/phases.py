@@ -15,6 +15,7 @@ from kadence.budgets import solve_cycles
 from kadence.callbacks import GradualUnfreeze, SnapshotSaver
 from kadence.features import cache_features
 from kadence.finder import lr_range_test
+from kadence.groups import LayerGroups
 from kadence.range_test import RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
@@ -81,13 +82,9 @@ class HeadPhase:
             return
         job.tell(f"head: {head} alone for {self.epochs} epochs")
         with job.part(), self._trained_part(job) as (model, batches, held_out, is_whole):
-            job.compiled.compile(model, Constant(_USUAL))
             rate = self.rate
             if rate is None:
-                n_steps = _LONGEST if not is_whole else _sweep_length(len(batches))
-                test = job.range_test(
-                    lambda: lr_range_test(model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed)
-                )
+                test = _range_test(job, model, batches, _sweep_length(len(batches)) if is_whole else _LONGEST)
                 rate = min(_clear(job, test, "head", "minimum"), _MOST * _usual(job))
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(batches)))
             still = [0.0] * (len(job.groups) - 1)
@@ -150,17 +147,8 @@ class FindPhase:
         """
         job.train_groups([True] * len(job.groups))
         factors = spread_factors(len(job.groups), self.spread)
-
-        def make() -> RangeTest:
-            batches = job.train_batches()
-            n_steps = self.n_steps or _sweep_length(2 * len(batches))
-            job.tell(f"find: range test of {n_steps} steps, all groups together")
-            job.compiled.compile(job.model, Constant(_USUAL), job.groups, multipliers=factors)
-            return lr_range_test(
-                job.model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks
-            )
-
-        job.found = job.range_test(make)
+        n_steps = self.n_steps or _sweep_length(2 * len(job.train))
+        job.found = _range_test(job, job.model, job.train_batches(), n_steps, job.groups, factors)
         rate = _clear(job, job.found, "model", "valley")
         job.rates = [rate * factor for factor in factors]
 
@@ -200,7 +188,9 @@ class TrainPhase:
         _checks.integer("epochs", self.epochs, minimum=1, unit="in epochs")
         _checks.integer("cycles", self.cycles, minimum=1, unit="a number of cycles")
         _checks.one_of("schedule", self.schedule, SCHEDULES)
-        _checks.boolean("snapshots", self.snapshots)
+        if _checks.boolean("snapshots", self.snapshots) and self.schedule != "warm-restarts":
+            rule = "be False unless `schedule` is 'warm-restarts': they are kept at the end of cycles"
+            raise ValueError(_checks.sentence("snapshots", rule, self.snapshots))
         _checks.integer("unfreeze_every", self.unfreeze_every, minimum=0, unit="in epochs")
         if self.rates is not None:
             rule = "be rates >= 0, one per group and one of them > 0"
@@ -218,12 +208,16 @@ class TrainPhase:
             found: Whether a phase before it finds rates.
 
         Raises:
-            ValueError: If it does not: rates are missing, or the cycles do not fit the steps.
+            ValueError: If it does not: rates are missing, the cycles do not fit the steps, or a group never joins.
         """
         n_groups = len(job.groups)
         if (self.rates is None and not found) or (self.rates is not None and len(self.rates) != n_groups):
             rule = f"be one rate per group, {n_groups}: {', '.join(job.groups.names)}; or a `FindPhase` comes before"
             raise ValueError(_checks.sentence("rates", rule, self.rates))
+        last = self.unfreeze_every * (n_groups - 1)
+        if last >= self.epochs:
+            rule = f"let all {n_groups} groups join within the {self.epochs} epochs; the last would after {last}"
+            raise ValueError(_checks.sentence("unfreeze_every", rule, self.unfreeze_every))
         self._schedule(job, 1.0)
 
     def _schedule(self, job: Job, lr_max: float) -> Schedule:
@@ -262,7 +256,7 @@ Phase = HeadPhase | FindPhase | TrainPhase
 
 
 def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Schedule:
-    """A schedule that ends with a phase.
+    """A schedule that ends with a phase; a phase of fewer than 5 steps is constant, unless it has restarts.
 
     Args:
         name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it; from a tenth of the
@@ -298,6 +292,24 @@ def spread_factors(n_groups: int, spread: float = SPREAD) -> list[float]:
         List of floats.
     """
     return np.geomspace(1.0 / spread, 1.0, n_groups).tolist() if n_groups > 1 else [1.0]
+
+
+def _range_test(
+    job: Job,
+    model: Any,
+    batches: Any,
+    n_steps: int,
+    groups: LayerGroups | None = None,
+    factors: Sequence[float] | None = None,
+) -> RangeTest:
+    def make() -> RangeTest:
+        job.tell(f"{job.phase}: range test of {n_steps} steps")
+        job.compiled.compile(model, Constant(_USUAL), groups, multipliers=factors)
+        return lr_range_test(
+            model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks
+        )
+
+    return job.range_test(make)
 
 
 def _sweep_length(n_steps: int) -> int:

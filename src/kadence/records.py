@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from kadence import _checks
 
 #: Error numbers of a disk, a quota or a file that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Names under which Kadence writes: those of texts and pictures, with the process; of weights; of models.
+_PART = re.compile(r"\.(csv|json|png)\.\d+\.part$|\.part\.(weights\.h5|keras)$")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -54,18 +57,18 @@ def new_folder(name: str, folder: Path, remedy: str = "") -> None:
     Raises:
         FileExistsError: If it does, or is a file.
     """
-    if folder.exists() and (not folder.is_dir() or any(found.suffix != ".part" for found in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or not all(_PART.search(found.name) for found in folder.iterdir())):
         raise FileExistsError(_checks.sentence(name, "be a new or empty folder", str(folder), remedy))
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the files in a folder, and below it, that a kill left half written.
+    """Remove the files in a run folder, and below it, that a kill left half written; what else is there stays.
 
     Args:
         folder: The folder.
     """
     for left in folder.rglob("*.part*"):
-        if left.is_file():
+        if left.is_file() and _PART.search(left.name):
             left.unlink()
 
 
@@ -115,6 +118,27 @@ class RateRecord:
         shapes = [array.shape for array in (self.steps, self.losses, *self.rates.values())]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1:
             raise ValueError(_checks.sentence("rates", "have arrays of one length, with steps and losses", shapes))
+
+    @classmethod
+    def stored(cls, path: Path) -> "RateRecord | None":
+        """The record in a file of a run, or None if there is no file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            `RateRecord`, or None.
+
+        Raises:
+            ValueError: If the file holds anything else.
+        """
+        if not path.is_file():
+            return None
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            remedy = "It was spoilt: start anew in another folder, or remove the file."
+            raise ValueError(_checks.sentence(path.name, "be the record of a run", str(path), remedy)) from error
 
     def __len__(self) -> int:
         return len(self.steps)

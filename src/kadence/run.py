@@ -139,7 +139,7 @@ def _train(
     if test is not None:
         store_test(test, folder)
     remove_parts(folder)
-    recorder = RateRecorder(folder / "rates.json", _previous_rates(folder), stop_on_nan=True)
+    recorder = RateRecorder(folder / "rates.json", RateRecord.stored(folder / "rates.json"), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
     snapshots = snapshots or (folder / SNAPSHOTS).is_dir()
     # Before `run`, whose backup makes an epoch count as finished.
@@ -255,17 +255,6 @@ def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def _previous_rates(folder: Path) -> RateRecord | None:
-    path = folder / "rates.json"
-    if not path.is_file():
-        return None
-    try:
-        return RateRecord.from_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        remedy = "It was spoilt: start anew in another folder, or remove the file."
-        raise ValueError(_checks.sentence("rates.json", "be the record of a run", str(path), remedy)) from error
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ def test_history_round_trip(tmp_path):
 
 def test_history_with_a_column_that_comes_later(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_text(run_folder._csv([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]), "utf-8")
+    path.write_text(run_folder.history_text([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]), "utf-8")
     assert read_history(path) == [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]
 
 

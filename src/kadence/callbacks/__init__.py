@@ -2,7 +2,7 @@
 
 from kadence.callbacks.gradual import GradualUnfreeze
 from kadence.callbacks.recorder import LossNotFiniteError, RateRecorder
-from kadence.callbacks.run_folder import RunFolder, save_model
+from kadence.callbacks.run_folder import RunFolder, history_text, save_model
 from kadence.callbacks.seeds import EpochSeeds
 from kadence.callbacks.snapshots import SnapshotSaver
 
@@ -13,5 +13,6 @@ __all__ = [
     "RateRecorder",
     "RunFolder",
     "SnapshotSaver",
+    "history_text",
     "save_model",
 ]

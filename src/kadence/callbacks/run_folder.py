@@ -71,7 +71,7 @@ class RunFolder(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self._began, 2)
         row: Row = {"epoch": epoch + 1, "seconds": seconds, **{name: float(v) for name, v in (logs or {}).items()}}
         self.rows.append(row)
-        write_text(self.folder / "history.csv", _csv(self.rows))
+        write_text(self.folder / "history.csv", history_text(self.rows))
         if self.keep_model and self.best is row:
             save_model(self.model, self.folder / "model.keras")
         self._write_backup(epoch)
@@ -156,7 +156,15 @@ def read_history(path: Path) -> list[Row]:
             raise ValueError(_checks.sentence("history.csv", "hold numbers", str(path), f"{error}.")) from error
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def history_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a `history.csv`, with a column for whatever a row has.
+
+    Args:
+        rows: The history, a dict per epoch.
+
+    Returns:
+        CSV text.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
