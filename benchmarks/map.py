@@ -24,7 +24,7 @@ import kadence  # noqa: F401 - before Keras: it picks an installed backend
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from problems import DATA, LADDERS, SCHEDULES, SEEDS, VGG_WEIGHTS, strategy
-from trials import Bench, Results, figures, running
+from trials import GRAIN, Bench, Results, figures, running
 
 from kadence._statistics import interval
 
@@ -91,28 +91,33 @@ def lines(results: Results, chosen: list[Cell]) -> Iterator[str]:
                 yield f"  {cell.schedule:14} {cell.ladder:9} {rate:<8.3g} {figures(rows, base)}"
 
 
+def _gains(results: Results, place: tuple[str, str, str], kind: tuple[str, str]) -> list[float]:
+    """Points of accuracy more than one rate with a cosine, seed by seed; nothing for that itself."""
+    base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
+    rows = results.judged(*place[:2], Cell(*place, *kind).strategy_name) if kind != REFERENCE else {}
+    return [100 * ((row.test or 0.0) - (base[seed].test or 0.0)) for seed, row in rows.items() if seed in base]
+
+
 def draw(results: Results, path: Path) -> None:
     """One panel for each data set, network and optimizer: the difference to one rate with a cosine, in points."""
     places = [(data, *block) for block in BLOCKS for data in DATA]
     places = [place for place in places if results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)]
-    columns = len(DATA)
-    figure = Figure(figsize=(11, 1 + 2.6 * -(-len(places) // columns)), layout="constrained")
+    kinds = [kind for kind in itertools.product(SCHEDULES, LADDERS) if any(_gains(results, p, kind) for p in places)]
+    columns = min(len(DATA), len(places))
+    figure = Figure(figsize=(11, 1 + (1 + 0.25 * len(kinds)) * -(-len(places) // columns)), layout="constrained")
     for number, place in enumerate(places, start=1):
         axes = figure.add_subplot(-(-len(places) // columns), columns, number)
         base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
         mean = sum(row.test or 0.0 for row in base.values()) / len(base)
         axes.axvline(0, color="0.6", linewidth=1)
-        for height, (schedule, ladder) in enumerate(itertools.product(SCHEDULES, LADDERS)):
-            rows = results.judged(*place[:2], Cell(*place, schedule, ladder).strategy_name)
-            gains = [100 * ((row.test or 0) - (base[seed].test or 0)) for seed, row in rows.items() if seed in base]
-            if not gains or (schedule, ladder) == REFERENCE:
-                continue
-            low, high = interval(gains) or (gains[0], gains[0])
-            axes.plot([low, high], [height, height], color=COLORS[ladder], linewidth=2)
-            axes.plot(sum(gains) / len(gains), height, "o", color=COLORS[ladder], markersize=5)
-        labels = [f"{schedule}, {ladder}" for schedule, ladder in itertools.product(SCHEDULES, LADDERS)]
-        axes.set_yticks(range(len(labels)), labels if number % columns == 1 else [], fontsize=8)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
+        for height, kind in enumerate(kinds):
+            gains = _gains(results, place, kind)
+            if gains:
+                low, high = interval(gains, 100 * GRAIN) or (gains[0], gains[0])
+                axes.plot([low, high], [height, height], color=COLORS[kind[1]], linewidth=2)
+                axes.plot(sum(gains) / len(gains), height, "o", color=COLORS[kind[1]], markersize=5)
+        axes.set_yticks(range(len(kinds)), [", ".join(kind) for kind in kinds] if number % columns == 1 else [])
+        axes.set_ylim(len(kinds) - 0.5, -0.5)
         axes.set_title(f"{place[0]}, {place[1]}, {place[2]}: one rate, cosine {mean:.3f}", fontsize=9)
         axes.set_xlabel("points of accuracy more or less", fontsize=8)
     figure.suptitle("Difference to one rate with a cosine on test, mean and 95% interval over seeds", fontsize=11)

@@ -17,17 +17,19 @@ from typing import Any
 import kadence  # before Keras: it picks an installed backend
 
 # isort: split
-from problems import MIDDLE, make_problem, rate_at
+from problems import MIDDLE, N_TEST, make_problem, rate_at
 
 from kadence._engines import ProcessEngine
 from kadence._problem import Problem
-from kadence._statistics import interval, probability
+from kadence._statistics import grain_of, interval, probability
 from kadence._trial_plan import SEARCH_SEED
 from kadence._trials import Outcome, Trial
 
 RESULTS = Path(__file__).with_name("results") / "trials.csv"
 COLUMNS = ("problem", "strategy", "settings", "rate", "seed", "phase", "status", "validation", "test", "seconds")
 COLUMNS += ("backend", "val_loss", "val_curve", "reason")
+#: Smallest difference in accuracy on the pictures of `test`.
+GRAIN = grain_of("accuracy", N_TEST)
 #: A worker is replaced after so many trials: TensorFlow keeps some memory of each model.
 TRIALS_PER_WORKER = 20
 
@@ -236,11 +238,11 @@ def figures(rows: dict[int, Row], base: dict[int, Row]) -> str:
     gains = [(row.test or 0.0) - (base[seed].test or 0.0) for seed, row in rows.items() if seed in base]
     if rows == base or not gains:
         return text
-    sure = probability(gains)
+    sure = probability(gains, GRAIN)
     said = f"{text}  {sum(gains) / len(gains):+.3f} {_between(gains, '+')}"
     return said if sure is None else f"{said} P(better) {sure:.3f}"
 
 
 def _between(values: list[float], sign: str) -> str:
-    ends = interval(values)
+    ends = interval(values, GRAIN)
     return "" if ends is None else f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"

@@ -1,11 +1,15 @@
 import re
 
 import keras
+import numpy as np
 import pytest
+import rich.console
 import tiny
 from command import command, one_message
 
 from kadence import RangeTest, classifier
+from kadence._find_command import _table
+from kadence.range_test import Curve
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore:__array__ implementation:DeprecationWarning")
 
@@ -40,6 +44,21 @@ def test_from_photos_to_table_file_and_picture(words, photos, tmp_path, capsys):
     for name in test.names:
         rate = test.suggest().rates[name]
         assert (f"{rate:.2g}" if rate is not None else f"{name}: ") in output
+
+
+@pytest.mark.parametrize("per_group", [False, True])
+def test_the_table_fits_80_columns_without_folding(per_group):
+    names = ["group_1", "group_2", "group_3"]
+    groups = dict.fromkeys(names, 1.23e-5)
+    losses = np.linspace(2.0, 1.0, 60)
+    curves = [Curve(name, 0, losses, "end") for name in (names if per_group else ["all"])]
+    test = RangeTest(1.1e-5, 1.1e-1, 60, per_group, groups, groups, curves)
+    console = rich.console.Console(width=80)
+    with console.capture() as capture:
+        console.print(_table(test))
+    lines = [line for line in capture.get().splitlines() if line.strip()]
+    assert len(lines) == 2 + (3 if per_group else 4), "a heading, a rule, and a line a row"
+    assert "steepest" in lines[0]
 
 
 @pytest.mark.parametrize("name", ["range_test.json", "range_test.png"])

@@ -59,7 +59,7 @@ def rich_table(*columns: str) -> Any:
     """A rich table without rows."""
     tables = _checks.extra("rich.table", "cli", "The command line")
     box = _checks.extra("rich.box", "cli", "The command line")
-    table = tables.Table(box=box.SIMPLE_HEAD)
+    table = tables.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

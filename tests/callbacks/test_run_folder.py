@@ -132,8 +132,9 @@ def test_history_round_trip(tmp_path):
 
 def test_history_with_a_column_that_comes_later(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_text(run_folder.history_text([{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]), "utf-8")
-    assert read_history(path) == [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]
+    rows = [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "new": 3.0}]
+    path.write_text(run_folder.history_text(rows), "utf-8")
+    assert read_history(path) == rows
 
 
 def test_no_history(tmp_path):
