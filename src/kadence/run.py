@@ -27,6 +27,7 @@ from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
 from kadence.plots import save_run_pictures
+from kadence.range_test import RangeTest
 from kadence.records import RateRecord, full_disk_told, new_folder, remove_parts, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
@@ -130,15 +131,7 @@ def _train(
         rates = test.suggest().learning_rates()
         schedule = settings.make_schedule(max(rates), len(batches))
         compile_classifier(model, settings, groups, rates, schedule)
-    description = _description(settings, photos)
-    if n > 1:
-        description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
-    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
-    if test is not None:
-        store_test(test, folder)
-    remove_parts(folder)
+    _begin(folder, settings, photos, replicas, test)
     recorder = RateRecorder(folder / "rates.json", RateRecord.stored(folder / "rates.json"), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
     snapshots = snapshots or (folder / SNAPSHOTS).is_dir()
@@ -153,6 +146,8 @@ def _train(
             verbose=cast(Any, 0),
             callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, *savers, run, *callbacks],
         )
+    best = run.best or {}
+    accuracy = best["val_accuracy"]
     if settings.batch_norm == "train":
         batches.set_epoch(settings.total_epochs() - 1)  # the same batches, also where a finished run is resumed
         batches.multiple_of = 1  # one device computes them
@@ -160,17 +155,24 @@ def _train(
             SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
         recompute_batch_norm(model, batches)
         save_model(model, folder / "model.keras")
-        accuracy = float(model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"])
-    else:
-        accuracy = float((run.best or {})["val_accuracy"])
-    return FineTuneRun(
-        folder,
-        int((run.best or {})["epoch"]),
-        accuracy,
-        sum(row["seconds"] for row in run.rows),
-        groups,
-        tuple(rates),
-    )
+        accuracy = model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"]
+    seconds = sum(row["seconds"] for row in run.rows)
+    return FineTuneRun(folder, int(best["epoch"]), float(accuracy), seconds, groups, tuple(rates))
+
+
+def _begin(
+    folder: Path, settings: FineTuneSettings, photos: Photos, replicas: Replicas, test: RangeTest | None
+) -> None:
+    """Write what the run is, its description first: with it, a run that is killed can be resumed."""
+    description = _description(settings, photos)
+    if len(replicas) > 1:
+        description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
+    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
+    if test is not None:
+        store_test(test, folder)
+    remove_parts(folder)
 
 
 def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> None:
