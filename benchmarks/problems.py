@@ -66,7 +66,7 @@ def build_vgg(n_classes: int, weights: str | None = str(VGG_WEIGHTS)) -> tuple[k
     """Eight convolutions without BatchNorm, pretrained by `pretrain_vgg.py`, and a new head, in three groups."""
     inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
-    for stage, filters in enumerate((32, 64, 128, 256), start=1):
+    for stage, filters in enumerate((16, 32, 64, 128), start=1):
         for number in (1, 2):
             kind = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
             x = keras.layers.Conv2D(filters, 3, name=f"conv{stage}_{number}", **kind)(x)

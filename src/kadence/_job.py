@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 
 from kadence import _checks
 from kadence._compiled import Compiled
+from kadence._pipeline import method, prepared
 from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data, follow_epochs
@@ -102,7 +103,7 @@ class Job:
         record: The `RateRecord` so far.
 
     Raises:
-        TypeError: If there is an augmentation, and data that it cannot be applied to.
+        TypeError: If there is an augmentation, or a preparation by the model, and data that it cannot be applied to.
     """
 
     model: Any
@@ -127,20 +128,25 @@ class Job:
 
     def __post_init__(self) -> None:
         self.train_batches()  # raises where it cannot
+        self.validation_batches()
 
     def train_batches(self) -> Any:
-        """The training batches, in the orders of the seed, augmented."""
+        """The training batches, in the orders of the seed, augmented, as `keras.Model.fit` takes them."""
         batches = self.train.batches(self.seed)
         if self.augment is None:
-            return batches
+            return prepared(self.model, batches)
         if not (isinstance(batches, keras.utils.PyDataset) and hasattr(batches, "set_epoch")):
             remedy = "Augment inside the dataset, or in the model."
             raise TypeError(_checks.sentence("augment", "be None unless `train` is arrays or images", batches, remedy))
-        return Augmented(batches, self.augment, self.seed)
+        return prepared(self.model, Augmented(batches, self.augment, self.seed))
+
+    def plain_batches(self, seed: int | None = None) -> Any:
+        """The training batches without augmentation, in the orders of a seed, or None for the data's own."""
+        return prepared(self.model, self.train.batches(seed))
 
     def validation_batches(self) -> Any:
         """The validation batches, or None."""
-        return None if self.validation is None else self.validation.batches()
+        return None if self.validation is None else prepared(self.model, self.validation.batches())
 
     @property
     def policies(self) -> list[str]:
@@ -208,12 +214,12 @@ class Job:
         path = None if place is None else place / _RECORD
         recorder = RateRecorder(path, path and RateRecord.stored(path), stop_on_nan=True)
         keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
-        model.fit(
+        method(model, "fit", batches)(
             batches,
             validation_data=held_out,
             epochs=epochs,
             shuffle=False,
-            verbose=cast(Any, self.verbose),
+            verbose=self.verbose,
             callbacks=[*follow_epochs(batches), EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks],
         )
         self._keep(keeper.rows, recorder.record if len(recorder.record) else recorder.previous)

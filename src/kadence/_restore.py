@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kadence._pipeline import method
 from kadence._updates import as_array, assign_array
 
 #: What `fit` sets on a model, beside its variables.
@@ -63,7 +64,7 @@ class ModelState:
             wanted = metrics._user_metrics, metrics._user_weighted_metrics
             vars(model)["_compile_metrics"] = type(metrics)(*wanted, output_names=metrics.output_names)
         if not model.built:
-            model.evaluate(**data, steps=1, verbose=0)
+            method(model, "evaluate", data["x"])(**data, steps=1, verbose=0)
         variables = {id(variable): variable for variable in [*model.variables, *model.metrics_variables]}
         self._arrays = [(v, as_array(v)) for v in variables.values()]
         if keras.backend.backend() == "torch":

@@ -13,6 +13,7 @@ import numpy as np
 from kadence import _checks
 from kadence._batches import begun, no_data
 from kadence._loss_curve import HeldOutLossCurve, LossCurve
+from kadence._pipeline import method
 from kadence._randomness import seed_global
 from kadence._rates import sample_rates
 from kadence._restore import ModelState
@@ -172,7 +173,7 @@ class Sweeper:
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
             data = {**self._data, "x": begun(self._data["x"])}
-            self._model.fit(**data, epochs=epochs, verbose=0, callbacks=callbacks)
+            method(self._model, "fit", data["x"])(**data, epochs=epochs, verbose=0, callbacks=callbacks)
 
     def notes(self) -> list[str]:
         """What should be known of the data."""

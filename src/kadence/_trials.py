@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._pipeline import method, prepared
 from kadence._problem import Problem
 from kadence._trial_data import follow_epochs
 from kadence._walk import Layers
@@ -187,14 +188,15 @@ def _compile(problem: Problem, trial: Trial, model: keras.Model, own: LayerGroup
 def _train(problem: Problem, trial: Trial) -> Outcome:
     model, own = problem.build(trial.seed)
     _compile(problem, trial, model, own)
-    train, validation = problem.train.batches(trial.seed), problem.validation.batches()
+    train = prepared(model, problem.train.batches(trial.seed))
+    validation = prepared(model, problem.validation.batches())
     epochs = _Epochs()
-    model.fit(
+    method(model, "fit", train)(
         train,
         validation_data=validation,
         epochs=problem.epochs,
         shuffle=False,
-        verbose=cast(Any, 0),
+        verbose=0,
         callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
     )
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
@@ -212,7 +214,8 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
 
 
 def _evaluate(problem: Problem, model: Any, batches: Any) -> float | None:
-    return finite(model.evaluate(batches, verbose=0, return_dict=True)[problem.metric])
+    data = prepared(model, batches)
+    return finite(method(model, "evaluate", data)(data, verbose=0, return_dict=True)[problem.metric])
 
 
 def finite(value: Any) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence._batches import check_not_empty, one_batch
+from kadence._pipeline import prepared
 from kadence._randomness import preserved_randomness, seed_global
 from kadence._restore import given_back
 from kadence._sweeper import Sweeper, check_model, check_repeatable, seed_of_run
@@ -90,6 +91,8 @@ def lr_range_test(
     if check_model(model) is None and per_group:
         remedy = "Compile the model with a kadence.DiscriminativeOptimizer."
         raise ValueError(_checks.sentence("per_group", "be False for an optimizer without groups", per_group, remedy))
+    if isinstance(x, keras.utils.PyDataset):
+        x = prepared(model, x)
     check_not_empty(x)
     check_repeatable(x, n_runs * (2 if per_group else 1))
     data = {"x": x, "y": y, "batch_size": batch_size}

@@ -98,14 +98,14 @@ class HeadPhase:
         """The model to train, its batches, those that are held out, and whether it is the whole model."""
         if self.cached and self.epochs > 1 and job.augment is None and job.compiled.is_plain:
             try:
-                features = cache_features(job.model, job.groups[-1], job.train.batches())
+                features = cache_features(job.model, job.groups[-1], job.plain_batches())
             except (ValueError, TypeError) as error:
                 job.notes.append(f"Features could not be stored: {error}")
             else:
                 with features:
-                    size, held_out = job.train.batch_size, job.validation
+                    size, held_out = job.train.batch_size, job.validation_batches()
                     batches = features.batches(size, shuffle=True, seed=job.seed)
-                    seen = None if held_out is None else features.of(held_out.batches()).batches(size)
+                    seen = None if held_out is None else features.of(held_out).batches(size)
                     yield features.model, batches, seen, False
                     return
         yield job.model, job.train_batches(), job.validation_batches(), True
@@ -249,7 +249,7 @@ class TrainPhase:
         with job.part():
             job.fit(job.model, batches, job.validation_batches(), self.epochs, own)
             if job.batch_norm == "train":
-                recompute_batch_norm(job.model, job.train.batches(job.seed), trained_only=True)
+                recompute_batch_norm(job.model, job.plain_batches(job.seed), trained_only=True)
 
 
 Phase = HeadPhase | FindPhase | TrainPhase
