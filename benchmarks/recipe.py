@@ -14,6 +14,7 @@ come, and not measured again.
 # backends: tensorflow
 
 import argparse
+import dataclasses
 import gc
 import inspect
 import itertools
@@ -22,7 +23,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ USUAL = {
 }
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Way:
     """A call of `fine_tune`.
 
@@ -62,7 +62,7 @@ class Way:
         searched: Whether the rate is looked for on `val`.
     """
 
-    make: Callable[[int, float], dict[str, Any]] = field(default=lambda epochs, rate: {})
+    make: Callable[[int, float], dict[str, Any]] = dataclasses.field(default=lambda epochs, rate: {})
     ensemble: bool = False
     searched: bool = False
 
@@ -90,13 +90,20 @@ WAYS = {
 }
 
 
+def _said(phase: Any) -> str:
+    """A phase with the fields that are not the usual ones, so that a further field changes no key."""
+    given = [(part.name, getattr(phase, part.name), part.default) for part in dataclasses.fields(phase)]
+    told = ", ".join(f"{name}={value!r}" for name, value, usual in given if value != usual)
+    return f"{type(phase).__name__}({told})"
+
+
 def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -> Row:
     """The row of a call of `fine_tune`, which is made unless it is in the results."""
     name, problem = make_problem(bench.root, data, NETWORK)
     options = WAYS[way].make(problem.epochs, rate)
     given = {name: value for name, value in options.items() if name in inspect.signature(make_phases).parameters}
     phases = options.get("phases") or make_phases(problem.epochs, GROUPS, **given)
-    settings = json.dumps([repr(phase) for phase in phases])
+    settings = json.dumps([_said(phase) for phase in phases])
     known = bench.results.rows.get(key_of(name, f"{way} {settings}", rate, seed, phase))
     if known is not None:
         return known

@@ -37,7 +37,7 @@ ORDER = [
     "durations", "budgets",
     "_updates", "_optimizer_checks", "optimizer", "slots", "_trainable", "freezing", "multipliers",
     "_rates", "records", "_planned_run", "_findings", "plan",
-    "_traps", "doctor", "_arrays", "batch_norm", "_snapshot_files", "callbacks",
+    "_traps", "doctor", "_arrays", "_pipeline", "batch_norm", "_snapshot_files", "callbacks",
     "_suggestions", "_answers", "range_test",
     "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "_sweeper", "finder", "ladders",
     "ensemble", "averages", "tta", "_cut", "features",

@@ -111,6 +111,67 @@ def test_groups_join_one_by_one():
     assert len(result.record) == 9
 
 
+JOINING = {"epochs": 5, "freeze_epochs": 1, "seed": 3}
+
+
+def joining(**changes):
+    return [TrainPhase(5, (1e-3, 1e-3, 1e-2), unfreeze_every=2, **changes)]
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_what_is_frozen_while_groups_join_runs_once(monkeypatch, batch_norm):
+    cuts = []
+
+    def spy(model, at, batches):
+        cuts.append(at.name)
+        return kadence.cache_features(model, at, batches)
+
+    monkeypatch.setattr(_job, "cache_features", spy)
+    stored = fine_tune(phases=joining(), batch_norm=batch_norm, **JOINING)
+    assert cuts == ["group_3", "group_2"], "in the last epoch all groups train"
+    whole = fine_tune(phases=joining(cached=False), batch_norm=batch_norm, **JOINING)
+    assert len(cuts) == 2
+    assert stored.rates == whole.rates
+    for mine, other in zip(stored.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
+    for mine, other in zip(stored.history, whole.history, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert mine["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+    assert stored.record.steps.tolist() == whole.record.steps.tolist() == list(range(15))
+    for name, rates in whole.record.rates.items():
+        np.testing.assert_allclose(stored.record.rates[name], rates)
+
+
+def test_a_group_of_rate_zero_runs_once(monkeypatch):
+    cuts = []
+    monkeypatch.setattr(
+        _job, "cache_features", lambda *given: cuts.append(given[1].name) or kadence.cache_features(*given)
+    )
+    model = build()
+    before = model.get_layer("conv1").get_weights()
+    fine_tune(model, rates=(0.0, 1e-3, 1e-2), freeze_epochs=0, epochs=2)
+    assert cuts == ["group_2"]
+    assert all(map(tiny.same, before, model.get_layer("conv1").get_weights()))
+
+
+@pytest.mark.parametrize("last", range(1, 5))
+def test_groups_that_join_are_resumed_after_any_epoch(tmp_path, last):
+    def stop(epoch, logs):
+        if epoch + 1 == last:
+            raise KeyboardInterrupt
+
+    expected = fine_tune(phases=joining(), **JOINING)
+    stopping = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    options = {"phases": joining(), "run_dir": tmp_path / "run", **JOINING}
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(callbacks=[stopping], **options)
+    result = fine_tune(resume=True, **options)
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5]
+    assert len(result.record) == 15
+    for mine, other in zip(result.model.get_weights(), expected.model.get_weights(), strict=True):
+        assert np.allclose(mine, other, rtol=1e-4, atol=1e-5) if BACKEND == "torch" else tiny.same(mine, other)
+
+
 def test_phases_of_one_kind_have_names_of_their_own(tmp_path):
     chosen = [HeadPhase(1, rate=1e-2), TrainPhase(1, (0.0, 1e-3, 1e-2)), TrainPhase(1, (1e-4, 1e-3, 1e-2), "constant")]
     result = fine_tune(epochs=3, phases=chosen, run_dir=tmp_path / "run", freeze_epochs=1)

@@ -8,7 +8,7 @@ import tiny
 
 from kadence._compiled import Compiled
 from kadence._head import groups_with_head
-from kadence._job import Augmented, Job
+from kadence._job import Augmented, Job, TrainedPart
 from kadence._trial_data import ArrayBatches, Data
 from kadence.schedules import Constant
 
@@ -25,7 +25,8 @@ def new_job(**changes):
 def train(job, epochs=1):
     job.train_groups([True] * 3)
     job.compiled.compile(job.model, Constant(1e-2), job.groups, [1e-3, 1e-3, 1e-2])
-    job.fit(job.model, job.train_batches(), None, epochs)
+    with job.stretches() as stretch:
+        stretch(TrainedPart(job.model, job.train_batches(), None, True), range(epochs))
 
 
 def test_an_augmented_batch_follows_from_seed_epoch_and_place():

@@ -14,6 +14,7 @@ from kadence._updates import innermost
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
+from kadence.slots import rebuild_optimizer
 
 
 class Compiled:
@@ -106,6 +107,19 @@ class Compiled:
             optimizer = keras.optimizers.LossScaleOptimizer(
                 optimizer, scale.initial_scale, scale.dynamic_growth_steps, name=scale.name
             )
+        self._compile(model, optimizer)
+
+    def go_on_with(self, part: Any, optimizer: Any) -> None:
+        """Compile a part of a model with the optimizer of the whole, which goes on with what trains in it.
+
+        Args:
+            part: The part, a model with layers of the whole.
+            optimizer: The optimizer that the whole is compiled with.
+        """
+        rebuild_optimizer(optimizer, part.trainable_variables)
+        self._compile(part, optimizer)
+
+    def _compile(self, model: Any, optimizer: Any) -> None:
         # Keras does not reset metrics of the user that it has not seen in this compilation, at the start of a `fit`.
         for metric in keras.tree.flatten([self._arguments["metrics"], self._arguments["weighted_metrics"]]):
             if isinstance(metric, keras.metrics.Metric):

@@ -1,6 +1,7 @@
 """What the phases of `fine_tune` have in common: the model, the data, where files go, and one way to `fit`."""
 
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data, follow_epochs
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
+from kadence.features import cache_features
 from kadence.freezing import set_trained
 from kadence.groups import LayerGroups
 from kadence.range_test import RangeTest
@@ -75,6 +77,23 @@ class _Rows(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         seconds = round(time.perf_counter() - self._began, 2)
         self.rows.append({"epoch": epoch + 1, "seconds": seconds, **{k: float(v) for k, v in (logs or {}).items()}})
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """A model, or the part of it behind stored features, and its batches.
+
+    Args:
+        model: The model to train.
+        batches: What it trains on.
+        held_out: What it is evaluated on, or None.
+        is_whole: Whether it is the whole model.
+    """
+
+    model: Any
+    batches: Any
+    held_out: Any
+    is_whole: bool
 
 
 @dataclass
@@ -201,28 +220,64 @@ class Job:
         """Number of epochs of the phase that a run which is resumed has finished."""
         return 0 if self.place is None else RunFolder(self.place).epochs_done
 
-    def fit(
-        self,
-        model: Any,
-        batches: Any,
-        held_out: Any,
-        epochs: int,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-    ) -> None:
-        """Train the model, or a part of it, as a phase; goes on where a run that was killed has left its backup."""
+    @contextlib.contextmanager
+    def stretches(self) -> Iterator[Callable[..., None]]:
+        """What trains a stretch of the phase, see `_fit`; at the end, rows and record of all of them are kept."""
         place = self.place
+        keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
         path = None if place is None else place / _RECORD
         recorder = RateRecorder(path, path and RateRecord.stored(path), stop_on_nan=True)
-        keeper: Any = _Rows() if place is None else RunFolder(place, keep_model=False)
-        method(model, "fit", batches)(
-            batches,
-            validation_data=held_out,
-            epochs=epochs,
+        yield functools.partial(self._fit, keeper, recorder)
+        self._keep(keeper.rows, recorder.previous)
+
+    def _fit(
+        self,
+        keeper: Any,
+        recorder: RateRecorder,
+        part: "TrainedPart",
+        epochs: range,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        """Train the model, or a part of it, for some epochs; goes on where a run that was killed left its backup."""
+        part.model._initial_epoch = None  # where an earlier stretch of it was resumed
+        told = [EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks]
+        method(part.model, "fit", part.batches)(
+            part.batches,
+            validation_data=part.held_out,
+            epochs=epochs.stop,
+            initial_epoch=epochs.start,
             shuffle=False,
             verbose=self.verbose,
-            callbacks=[*follow_epochs(batches), EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks],
+            callbacks=[*follow_epochs(part.batches), *told],
         )
-        self._keep(keeper.rows, recorder.record if len(recorder.record) else recorder.previous)
+        if len(recorder.record):
+            recorder.previous = recorder.record
+
+    @contextlib.contextmanager
+    def trained_part(self, first: int, cached: bool) -> Iterator["TrainedPart"]:
+        """The part of the model that trains while the groups before the first are frozen.
+
+        Args:
+            first: Index of the first group that trains.
+            cached: Whether what is before it may run once, and its outputs be stored.
+
+        Yields:
+            `TrainedPart`: where it cannot, the whole model.
+        """
+        if cached and first and self.augment is None and self.compiled.is_plain:
+            try:
+                features = cache_features(self.model, self.groups[first], self.plain_batches())
+            except (ValueError, TypeError) as error:
+                note = f"Features could not be stored: {error}"
+                self.notes += [note] if note not in self.notes else []
+            else:
+                with features:
+                    size, held_out = self.train.batch_size, self.validation_batches()
+                    batches = features.batches(size, shuffle=True, seed=self.seed)
+                    seen = None if held_out is None else features.of(held_out).batches(size)
+                    yield TrainedPart(features.model, batches, seen, False)
+                    return
+        yield TrainedPart(self.model, self.train_batches(), self.validation_batches(), True)
 
     def _keep(self, rows: Sequence[Row], record: RateRecord | None) -> None:
         offset = len(self.rows)

@@ -30,8 +30,8 @@ class Prepared(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         """Batch `index`, of NumPy arrays."""
-        parts = keras.utils.unpack_x_y_sample_weight(self._batches[index])
-        return to_numpy(self._prepare(*keras.tree.map_structure(_texts_as_list, parts)))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self._batches[index])
+        return to_numpy(self._prepare(keras.tree.map_structure(_texts_as_list, x), y, sample_weight))
 
 
 def prepares(model: Any) -> bool:

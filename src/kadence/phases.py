@@ -1,20 +1,18 @@
 """The phases of a fine-tuning, each a plain object: train the head, find the rates, train all groups."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from kadence import _checks
 from kadence._job import Job
 from kadence.batch_norm import recompute_batch_norm
 from kadence.budgets import solve_cycles
-from kadence.callbacks import GradualUnfreeze, SnapshotSaver
-from kadence.features import cache_features
+from kadence.callbacks import SnapshotSaver
 from kadence.finder import lr_range_test
+from kadence.freezing import freeze_to
 from kadence.groups import LayerGroups
 from kadence.range_test import RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
@@ -33,6 +31,15 @@ SPREAD = 2.6**2
 _LOWEST = 1e-5
 #: Share of a cosine in which the rate rises before it.
 _RISE = 0.1
+#: Epochs from which on it pays to store the outputs of what is frozen.
+_WORTH_STORING = 2
+
+
+class _CycleSaver(SnapshotSaver):
+    """A phase may train in several stretches, and ends with a cycle: the end of a stretch is no snapshot."""
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._begin()
 
 
 @dataclass(frozen=True)
@@ -81,34 +88,21 @@ class HeadPhase:
         if job.finished():
             return
         job.tell(f"head: {head} alone for {self.epochs} epochs")
-        with job.part(), self._trained_part(job) as (model, batches, held_out, is_whole):
-            rate = self.rate
+        last = len(job.groups) - 1
+        with (
+            job.part(),
+            job.stretches() as train,
+            job.trained_part(last, self.cached and self.epochs >= _WORTH_STORING) as part,
+        ):
+            rate, n_batches = self.rate, len(part.batches)
             if rate is None:
-                test = _range_test(job, model, batches, _sweep_length(len(batches)) if is_whole else _LONGEST)
+                n_steps = _sweep_length(n_batches) if part.is_whole else _LONGEST
+                test = _range_test(job, part.model, part.batches, n_steps)
                 rate = min(_clear(job, test, "head", "minimum"), _MOST * _usual(job))
-            schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(batches)))
-            still = [0.0] * (len(job.groups) - 1)
-            job.compiled.compile(
-                model, schedule, job.groups if is_whole else None, [*still, rate] if is_whole else None
-            )
-            job.fit(model, batches, held_out, self.epochs)
-
-    @contextlib.contextmanager
-    def _trained_part(self, job: Job) -> Iterator[tuple[Any, Any, Any, bool]]:
-        """The model to train, its batches, those that are held out, and whether it is the whole model."""
-        if self.cached and self.epochs > 1 and job.augment is None and job.compiled.is_plain:
-            try:
-                features = cache_features(job.model, job.groups[-1], job.plain_batches())
-            except (ValueError, TypeError) as error:
-                job.notes.append(f"Features could not be stored: {error}")
-            else:
-                with features:
-                    size, held_out = job.train.batch_size, job.validation_batches()
-                    batches = features.batches(size, shuffle=True, seed=job.seed)
-                    seen = None if held_out is None else features.of(held_out).batches(size)
-                    yield features.model, batches, seen, False
-                    return
-        yield job.model, job.train_batches(), job.validation_batches(), True
+            schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * n_batches))
+            groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
+            job.compiled.compile(part.model, schedule, groups, rates)
+            train(part, range(self.epochs))
 
 
 @dataclass(frozen=True)
@@ -166,6 +160,9 @@ class TrainPhase:
         snapshots: Whether to keep the weights at the end of every cycle.
         unfreeze_every: Number of epochs after which one more group joins, from the head down, as `GradualUnfreeze`
             does it; 0 trains all groups from the start. Integer >= 0, in epochs.
+        cached: Whether to use stored features, as `HeadPhase` does, while the first groups are frozen for 2 epochs or
+            more: between two that join, or all the time where their rates are 0. Not with snapshots, which are of the
+            whole model.
 
     Raises:
         ValueError: If a value is out of range.
@@ -182,6 +179,7 @@ class TrainPhase:
     cycles: int = 3
     snapshots: bool = False
     unfreeze_every: int = 0
+    cached: bool = True
     name = "train"
 
     def __post_init__(self) -> None:
@@ -192,6 +190,7 @@ class TrainPhase:
             rule = "be False unless `schedule` is 'warm-restarts': they are kept at the end of cycles"
             raise ValueError(_checks.sentence("snapshots", rule, self.snapshots))
         _checks.integer("unfreeze_every", self.unfreeze_every, minimum=0, unit="in epochs")
+        _checks.boolean("cached", self.cached)
         if self.rates is not None:
             rule = "be rates >= 0, one per group and one of them > 0"
             values = _checks.sequence("rates", self.rates, rule)
@@ -220,6 +219,14 @@ class TrainPhase:
             raise ValueError(_checks.sentence("unfreeze_every", rule, self.unfreeze_every))
         self._schedule(job, 1.0)
 
+    def _stages(self, rates: Sequence[float]) -> list[tuple[range, int]]:
+        """Epochs of each stage, and the index of the first group that trains in it."""
+        if not self.unfreeze_every:
+            return [(range(self.epochs), next(index for index, rate in enumerate(rates) if rate > 0.0))]
+        begins = [self.unfreeze_every * number for number in range(len(rates))]
+        ends = [*begins[1:], self.epochs]
+        return [(range(*span), len(rates) - 1 - number) for number, span in enumerate(zip(begins, ends, strict=True))]
+
     def _schedule(self, job: Job, lr_max: float) -> Schedule:
         return make_schedule(self.schedule, lr_max, job.compiled.updates(self.epochs * len(job.train)), self.cycles)
 
@@ -232,22 +239,26 @@ class TrainPhase:
         rates = list(self.rates or job.rates or ())
         job.rates = rates
         job.train_groups([rate > 0.0 for rate in rates])
-        batches = job.train_batches()
         job.compiled.compile(job.model, self._schedule(job, max(rates)), job.groups, rates)
         if job.finished():
             return
         shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
         job.tell(f"train: {self.epochs} epochs, {self.schedule}, peak rates {shown}")
-        own: list[keras.callbacks.Callback] = []
-        if self.unfreeze_every:
-            joins = [self.unfreeze_every * number for number in range(1, len(job.groups))]
-            unfreezing = GradualUnfreeze(job.groups, at_epochs=joins, batch_norm=job.policies)
-            unfreezing.apply(job.model, max(job.epochs_done - 1, 0))  # as when the backup was written
-            own.append(unfreezing)
-        if self.snapshots and job.folder is not None:
-            own.append(SnapshotSaver(job.folder / "snapshots", resume=True))
+        folder = job.folder if self.snapshots else None
+        own = [] if folder is None else [_CycleSaver(folder / "snapshots", resume=True)]
+        last_done = job.epochs_done - 1  # its backup is of what trained then
         with job.part():
-            job.fit(job.model, batches, job.validation_batches(), self.epochs, own)
+            with job.stretches() as train:
+                for epochs, first in self._stages(rates):
+                    if epochs.stop <= last_done:
+                        continue
+                    if self.unfreeze_every:
+                        freeze_to(job.model, first, job.groups, batch_norm=job.policies)
+                    cached = self.cached and not own and len(epochs) >= _WORTH_STORING
+                    with job.trained_part(first, cached) as part:
+                        if not part.is_whole:
+                            job.compiled.go_on_with(part.model, job.model.optimizer)
+                        train(part, epochs, own)
             if job.batch_norm == "train":
                 recompute_batch_norm(job.model, job.plain_batches(job.seed), trained_only=True)
 

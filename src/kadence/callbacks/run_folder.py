@@ -25,7 +25,8 @@ class RunFolder(keras.callbacks.Callback):
     another name and renamed, so that a kill at any moment leaves a folder that can be resumed.
 
     Args:
-        folder: The run's folder. It exists; if it holds a backup, `fit` goes on after the epoch of that backup.
+        folder: The run's folder. It exists; if it holds a backup, the first `fit` goes on after the epoch of that
+            backup, and further ones where the one before ended.
         monitor: Metric in the logs whose largest value marks the best epoch, such as "val_accuracy"; the smaller
             "val_loss" decides between equal ones. None keeps the last epoch.
         keep_model: Whether to write `model.keras`.
@@ -41,6 +42,7 @@ class RunFolder(keras.callbacks.Callback):
         self.monitor = monitor
         self.keep_model = keep_model
         self.rows: list[Row] = read_history(self.folder / "history.csv")
+        self._goes_on = False
 
     @property
     def best(self) -> Row | None:
@@ -53,7 +55,10 @@ class RunFolder(keras.callbacks.Callback):
         return max((int(backup.name.rpartition("_")[2]) for backup in self._backups()), default=0)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Restore the newest backup, if there is one: weights, optimizer and epoch."""
+        """Restore the newest backup, if there is one, in the first `fit`: weights, optimizer and epoch."""
+        if self._goes_on:
+            return
+        self._goes_on = True
         finished = self.epochs_done
         if finished:
             self._restore(self._backups()[-1])
