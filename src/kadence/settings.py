@@ -111,8 +111,6 @@ class FineTuneSettings:
             _checks.number("rates", rate, minimum=0.0)
         if self.rates is not None and not any(self.rates):
             raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
-        if self.split is not None and not self.split:
-            raise ValueError(_checks.sentence("split", "hold at least one layer name", self.split))
         parse_duration(self.warmup, n_steps=_checks.MAX_STEPS, steps_per_epoch=1e4, name="warmup")
         self.total_epochs()
 
