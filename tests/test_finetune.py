@@ -142,6 +142,18 @@ def test_what_is_frozen_while_groups_join_runs_once(monkeypatch, batch_norm):
         np.testing.assert_allclose(stored.record.rates[name], rates)
 
 
+def test_a_group_joins_in_which_nothing_trains():
+    options = {"epochs": 7, "freeze_epochs": 1, "seed": 3}
+    weights = []
+    for cached in (True, False):
+        model = build()
+        groups = split(model, ["norm1", "conv2", "head"])
+        phases = [TrainPhase(7, (1e-3, 1e-3, 1e-3, 1e-2), unfreeze_every=2, cached=cached)]
+        weights.append(fine_tune(model, groups=groups, phases=phases, **options).model.get_weights())
+    for mine, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
+
+
 def test_a_group_of_rate_zero_runs_once(monkeypatch):
     cuts = []
     monkeypatch.setattr(

@@ -109,15 +109,16 @@ class Compiled:
             )
         self._compile(model, optimizer)
 
-    def go_on_with(self, part: Any, optimizer: Any) -> None:
-        """Compile a part of a model with the optimizer of the whole, which goes on with what trains in it.
+    def go_on_with(self, model: Any, optimizer: Any) -> None:
+        """Let an optimizer go on with what trains in a model, which is compiled with it.
 
         Args:
-            part: The part, a model with layers of the whole.
-            optimizer: The optimizer that the whole is compiled with.
+            model: The model that it is of, or a part of that.
+            optimizer: The optimizer.
         """
-        rebuild_optimizer(optimizer, part.trainable_variables)
-        self._compile(part, optimizer)
+        rebuild_optimizer(optimizer, model.trainable_variables)
+        if getattr(model, "optimizer", None) is not optimizer:
+            self._compile(model, optimizer)
 
     def _compile(self, model: Any, optimizer: Any) -> None:
         # Keras does not reset metrics of the user that it has not seen in this compilation, at the start of a `fit`.

@@ -256,8 +256,7 @@ class TrainPhase:
                         freeze_to(job.model, first, job.groups, batch_norm=job.policies)
                     cached = self.cached and not own and len(epochs) >= _WORTH_STORING
                     with job.trained_part(first, cached) as part:
-                        if not part.is_whole:
-                            job.compiled.go_on_with(part.model, job.model.optimizer)
+                        job.compiled.go_on_with(part.model, job.model.optimizer)
                         train(part, epochs, own)
             if job.batch_norm == "train":
                 recompute_batch_norm(job.model, job.plain_batches(job.seed), trained_only=True)

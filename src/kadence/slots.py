@@ -35,7 +35,7 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
 
     Args:
         optimizer: Any Keras optimizer, a `DiscriminativeOptimizer` or a `LossScaleOptimizer`. One that is not built yet
-            stays so: nothing is lost.
+            stays so, as one of the same variables does: nothing is lost.
         variables: The variables to train from here on, in the model's order.
         restart: Whether everything begins anew: step 0 of the schedule, and no moments.
 
@@ -47,7 +47,8 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
         >>> kadence.rebuild_optimizer(model.optimizer, model.trainable_variables)
     """
     _checks.boolean("restart", restart)
-    if not optimizer.built:
+    same = [id(v) for v in optimizer._trainable_variables] == [id(v) for v in variables]
+    if not optimizer.built or (same and not restart):
         return
     levels = [_level(level) for level in _wrapped(optimizer)]
     try:
