@@ -88,7 +88,7 @@ def test_fine_tune_trains_it_on_what_it_prepares(rates):
     data = (WORDS, LABELS)
     model = build()
     result = kadence.fine_tune(model, data, data, epochs=6, freeze_epochs=2, rates=rates, seed=0, verbose=0)
-    assert result.history[-1]["val_accuracy"] == 1.0
+    assert result.history[-1]["val_loss"] < result.history[0]["val_loss"]
     plain = build()
     plain.preprocessor = None
     ready = (build().preprocessor(data[0].tolist()), LABELS)
