@@ -16,7 +16,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import kadence  # noqa: F401 - before Keras: it picks an installed backend
 
@@ -92,36 +92,53 @@ def lines(results: Results, chosen: list[Cell]) -> Iterator[str]:
 
 
 def _gains(results: Results, place: tuple[str, str, str], kind: tuple[str, str]) -> list[float]:
-    """Points of accuracy more than one rate with a cosine, seed by seed; nothing for that itself."""
+    """Points of accuracy more than one rate with a cosine, seed by seed; nothing for that itself, or before all are."""
     base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
     rows = results.judged(*place[:2], Cell(*place, *kind).strategy_name) if kind != REFERENCE else {}
-    return [100 * ((row.test or 0.0) - (base[seed].test or 0.0)) for seed, row in rows.items() if seed in base]
+    gains = [100 * ((row.test or 0.0) - (base[seed].test or 0.0)) for seed, row in rows.items() if seed in base]
+    return gains if len(gains) >= len(SEEDS) else []
 
 
 def draw(results: Results, path: Path) -> None:
-    """One panel for each data set, network and optimizer: the difference to one rate with a cosine, in points."""
-    places = [(data, *block) for block in BLOCKS for data in DATA]
-    places = [place for place in places if results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)]
-    kinds = [kind for kind in itertools.product(SCHEDULES, LADDERS) if any(_gains(results, p, kind) for p in places)]
-    columns = min(len(DATA), len(places))
-    figure = Figure(figsize=(11, 1 + (1 + 0.25 * len(kinds)) * -(-len(places) // columns)), layout="constrained")
-    for number, place in enumerate(places, start=1):
-        axes = figure.add_subplot(-(-len(places) // columns), columns, number)
-        base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
-        mean = sum(row.test or 0.0 for row in base.values()) / len(base)
-        axes.axvline(0, color="0.6", linewidth=1)
-        for height, kind in enumerate(kinds):
-            gains = _gains(results, place, kind)
-            if gains:
-                low, high = interval(gains, 100 * GRAIN) or (gains[0], gains[0])
-                axes.plot([low, high], [height, height], color=COLORS[kind[1]], linewidth=2)
-                axes.plot(sum(gains) / len(gains), height, "o", color=COLORS[kind[1]], markersize=5)
-        axes.set_yticks(range(len(kinds)), [", ".join(kind) for kind in kinds] if number % columns == 1 else [])
-        axes.set_ylim(len(kinds) - 0.5, -0.5)
-        axes.set_title(f"{place[0]}, {place[1]}, {place[2]}: one rate, cosine {mean:.3f}", fontsize=9)
-        axes.set_xlabel("points of accuracy more or less", fontsize=8)
-    figure.suptitle("Difference to one rate with a cosine on test, mean and 95% interval over seeds", fontsize=11)
+    """A row for each network and optimizer, a column for each data set: the difference to one rate with a cosine."""
+    rows = {}
+    for block in BLOCKS:
+        measured = [data for data in DATA if results.judged(data, block[0], Cell("", *block, *REFERENCE).strategy_name)]
+        kinds = [
+            kind
+            for kind in itertools.product(SCHEDULES, LADDERS)
+            if any(_gains(results, (data, *block), kind) for data in measured)
+        ]
+        if kinds:
+            rows[block] = (measured, kinds)
+    heights = [1.2 + 0.25 * len(kinds) for _, kinds in rows.values()]
+    figure = Figure(figsize=(11, 0.6 + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(rows), len(DATA), sharex=True, squeeze=False, height_ratios=heights)
+    for line, (block, (measured, kinds)) in zip(grid, rows.items(), strict=True):
+        for axes, data in zip(line, DATA, strict=True):
+            axes.set_visible(data in measured)
+            if data in measured:
+                _draw_panel(axes, results, (data, *block), kinds)
+    figure.suptitle("Difference to one rate with a cosine on test, mean and 95% interval over five seeds", fontsize=11)
     figure.savefig(path, dpi=110)
+
+
+def _draw_panel(axes: Any, results: Results, place: tuple[str, str, str], kinds: list[tuple[str, str]]) -> None:
+    base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
+    mean = sum(row.test or 0.0 for row in base.values()) / len(base)
+    axes.axvline(0, color="0.6", linewidth=1)
+    for height, kind in enumerate(kinds):
+        gains = _gains(results, place, kind)
+        if gains:
+            low, high = interval(gains, 100 * GRAIN) or (gains[0], gains[0])
+            axes.plot([low, high], [height, height], color=COLORS[kind[1]], linewidth=2)
+            axes.plot(sum(gains) / len(gains), height, "o", color=COLORS[kind[1]], markersize=5)
+    is_first = axes.get_subplotspec().is_first_col()
+    axes.set_yticks(range(len(kinds)), [", ".join(kind) for kind in kinds] if is_first else [])
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_title(f"{' '.join(place)} (one rate {mean:.3f})", fontsize=9)
+    axes.set_xlabel("points of accuracy more or less", fontsize=8)
+    axes.tick_params(labelbottom=True)
 
 
 def main() -> None:
