@@ -24,7 +24,7 @@ import kadence  # noqa: F401 - before Keras: it picks an installed backend
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from problems import DATA, LADDERS, SCHEDULES, SEEDS, VGG_WEIGHTS, strategy
-from trials import GRAIN, Bench, Results, figures, running
+from trials import GRAIN, Bench, Results, figures, gains_over, running
 
 from kadence._statistics import interval
 
@@ -95,8 +95,8 @@ def _gains(results: Results, place: tuple[str, str, str], kind: tuple[str, str])
     """Points of accuracy more than one rate with a cosine, seed by seed; nothing for that itself, or before all are."""
     base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
     rows = results.judged(*place[:2], Cell(*place, *kind).strategy_name) if kind != REFERENCE else {}
-    gains = [100 * ((row.test or 0.0) - (base[seed].test or 0.0)) for seed, row in rows.items() if seed in base]
-    return gains if len(gains) >= len(SEEDS) else []
+    gains = gains_over(base, rows)
+    return [100 * gain for gain in gains] if len(gains) >= len(SEEDS) else []
 
 
 def draw(results: Results, path: Path) -> None:

@@ -231,11 +231,16 @@ def running(root: Path, results: Results, minutes: float) -> Iterator[Bench]:
         bench.close()
 
 
+def gains_over(base: dict[int, Row], rows: dict[int, Row]) -> list[float]:
+    """How much better `rows` are than `base` in accuracy on `test`, for the seeds that both have."""
+    return [(row.test or 0.0) - (base[seed].test or 0.0) for seed, row in rows.items() if seed in base]
+
+
 def figures(rows: dict[int, Row], base: dict[int, Row]) -> str:
     """Mean and 95% interval of the accuracy on `test`, and of the difference to `base`, seed by seed."""
     values = [row.test or 0.0 for row in rows.values()]
     text = f"{sum(values) / len(values):.3f} {_between(values, '')} ({len(values)} seeds)"
-    gains = [(row.test or 0.0) - (base[seed].test or 0.0) for seed, row in rows.items() if seed in base]
+    gains = gains_over(base, rows)
     if rows == base or not gains:
         return text
     sure = probability(gains, GRAIN)

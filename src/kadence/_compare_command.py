@@ -18,6 +18,7 @@ from kadence._compare_checks import check_strategies
 from kadence._terminal import add_command, console, numbers, words, write_line
 from kadence._trial_plan import TrialPlan
 from kadence._trials import Outcome, Trial
+from kadence.callbacks.progress import BarOwner
 from kadence.classifier import build_classifier
 from kadence.compare import ENGINES, compare
 from kadence.comparison import Comparison
@@ -194,7 +195,7 @@ def _write(comparison: Comparison, out: Path) -> None:
     write_line(f"Table, curves and picture are in {out}")
 
 
-class _TrialBar:
+class _TrialBar(BarOwner):
     """A bar over the trials with the time that is left; without a terminal, a line per trial.
 
     How many of them are in the store already is known with the first one that ends.
@@ -215,15 +216,6 @@ class _TrialBar:
             disable=not terminal.is_terminal,
         )
         self._task = self._bar.add_task(f"{n_trials} trials", total=n_trials)
-
-    def __enter__(self) -> "_TrialBar":
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if not self._bar.disable:  # rich 13.7 writes an empty line even so
-            self._bar.stop()
 
     def show(self, trial: Trial, outcome: Outcome, done: int, total: int) -> None:
         """Move the bar, and print what came of a trial."""

@@ -1,7 +1,7 @@
 """ProgressDisplay: a progress bar and a line per epoch in the terminal."""
 
 import time
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -10,7 +10,22 @@ from kadence._rates import sample_rates
 from kadence._updates import as_number, innermost
 
 
-class ProgressDisplay(keras.callbacks.Callback):
+class BarOwner:
+    """Something with a bar of rich, which is there within a `with` statement, in a terminal alone."""
+
+    _bar: Any
+
+    def __enter__(self) -> Self:
+        if not self._bar.disable:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._bar.disable:  # rich 13.7 writes an empty line even so
+            self._bar.stop()
+
+
+class ProgressDisplay(BarOwner, keras.callbacks.Callback):
     """Shows a bar over the batches of an epoch, and prints the metrics of each epoch; for use in a `with` statement.
 
     Args:
@@ -41,15 +56,6 @@ class ProgressDisplay(keras.callbacks.Callback):
         )
         self._task: Any = None
         self._phase = ""
-
-    def __enter__(self) -> "ProgressDisplay":
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if not self._bar.disable:  # rich 13.7 writes an empty line even so
-            self._bar.stop()
 
     def phase(self, line: str) -> None:
         """Print the line of a phase that begins; its first word stands before its epochs.

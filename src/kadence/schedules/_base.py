@@ -216,7 +216,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def check_steps(steps: Any) -> np.ndarray:
-    """`steps` as an array of steps that can be counted, int32 as on the backends."""
+    """`steps` as an array of steps that can be counted, int32 as on the backends.
+
+    Args:
+        steps: An integer, or an array of integers, in optimizer steps.
+    """
     array = np.asarray(steps)
     rule = "be integers, in optimizer steps"
     if array.size and (array.dtype.kind not in "iu" or isinstance(steps, bool)):

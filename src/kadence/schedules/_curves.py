@@ -12,12 +12,23 @@ _STEPS = "in optimizer steps"
 
 
 def between(low: float, high: Any, height: Any) -> Any:
-    """The rate at `height` in [0, 1] between `low` and `high`."""
+    """The rate between two others.
+
+    Args:
+        low: The rate at height 0.
+        high: The rate at height 1.
+        height: Where, from 0 to 1.
+    """
     return low + (high - low) * height
 
 
 def check_floor(lr_max: float, lr_min: float) -> tuple[float, float]:
-    """The two rates as floats, lr_max > lr_min >= 0."""
+    """The two rates as floats.
+
+    Args:
+        lr_max: The largest rate, > lr_min.
+        lr_min: The smallest rate, >= 0.
+    """
     lr_min = _checks.number("lr_min", lr_min, minimum=0.0)
     lr_max = _checks.number("lr_max", lr_max, above=0.0)
     if lr_max <= lr_min:

@@ -13,7 +13,12 @@ from kadence.schedules._curves import Linear
 
 
 def check_schedule(name: str, value: Any) -> Schedule:
-    """`value` if it is a Kadence schedule."""
+    """`value` if it is a Kadence schedule.
+
+    Args:
+        name: What an error calls it.
+        value: What it is.
+    """
     if not isinstance(value, Schedule):
         remedy = "A number becomes one with `kadence.Constant`." if isinstance(value, (int, float)) else ""
         raise TypeError(_checks.sentence(name, "be a kadence.Schedule", value, remedy))

@@ -18,7 +18,13 @@ Curve = Callable[[Any, Any, ArrayOps], tuple[Any, Any]]
 
 
 def fractions(step: Any, n_steps: int, xp: ArrayOps) -> tuple[Any, Any]:
-    """What is left and what is done of `n_steps`, each exact where it is small."""
+    """What is left and what is done, each exact where it is small.
+
+    Args:
+        step: Steps done, in optimizer steps.
+        n_steps: Steps in all, in optimizer steps.
+        xp: Operations to compute it with.
+    """
     passed = xp.minimum(step, n_steps)
     return xp.real(n_steps - passed) / n_steps, xp.real(passed) / n_steps
 
@@ -27,6 +33,13 @@ def delayed(gone: Any, length: Any, k: float, xp: ArrayOps, beyond: Any = 0.0) -
     """What is left of `length + beyond`, exact where it is small, if time runs as the k-th power of itself (k-decay).
 
     1 - (gone / (length + beyond)) ** k, of integers and a real number beyond their range.
+
+    Args:
+        gone: Integer from 0 to `length`.
+        length: Integer >= 1.
+        k: The power. Float > 0.
+        xp: Operations to compute it with.
+        beyond: Real number to add to the length.
     """
     whole = xp.real(length) + beyond
     left = (xp.real(length - gone) + beyond) / whole
@@ -37,7 +50,12 @@ def delayed(gone: Any, length: Any, k: float, xp: ArrayOps, beyond: Any = 0.0) -
 
 
 def cosine(left: Any, xp: ArrayOps) -> Any:
-    """(1 + cos(pi * (1 - left))) / 2, as the square of a sine, which keeps the relative precision near 0."""
+    """(1 + cos(pi * (1 - left))) / 2, as the square of a sine, which keeps the relative precision near 0.
+
+    Args:
+        left: What is left, from 0 to 1.
+        xp: Operations to compute it with.
+    """
     sine = xp.sin(left * (math.pi / 2))
     return sine * sine
 
