@@ -25,6 +25,14 @@ def test_curves_of_a_comparison_have_a_band_over_the_seeds():
         plot_comparison(results)
 
 
+def test_a_single_epoch_is_seen():
+    curves = tuple({"val_accuracy": [value], "seconds": [1.0]} for value in (0.2, 0.4))
+    ax = plot_comparison(comparison([], results=(result("x", [0.2, 0.4], curves=curves),)))
+    assert ax.lines[0].get_marker() == "o"
+    assert ax.collections[0].get_linewidth() > 0.0
+    assert [tick for tick in ax.get_xticks() if tick % 1] == []
+
+
 @pytest.mark.parametrize("values", [([0.5, 0.7], [0.6, 0.7]), ([0.5], [0.6])])
 def test_the_picture_of_a_comparison(values, tmp_path):
     save_comparison_picture(comparison(*values), tmp_path / "comparison.png")

@@ -38,10 +38,12 @@ def plot_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
         known = np.isfinite(curves).any(axis=0)
         epochs = 1 + np.flatnonzero(known)
         if len(epochs):
-            axes.plot(epochs, np.nanmean(curves[:, known], axis=0), color=colour, linewidth=1.4, label=result.strategy)
+            # Marker and edge show a single epoch, of which a line and an area show nothing.
+            means, style = np.nanmean(curves[:, known], axis=0), {"marker": "o", "markersize": 3.5, "linewidth": 1.4}
+            axes.plot(epochs, means, color=colour, label=result.strategy, **style)
             low, high = np.nanmin(curves[:, known], axis=0), np.nanmax(curves[:, known], axis=0)
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=1.0)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
     return finish(axes, "epoch", f"{comparison.metric} on the validation data")
