@@ -58,7 +58,10 @@ def rate_at(half_decades: int) -> float:
 
 def build_lite0(n_classes: int) -> tuple[keras.Model, kadence.LayerGroups]:
     """EfficientNet-Lite0 with ImageNet weights and a new head, in three groups."""
-    settings = FineTuneSettings(photos="", image_size=IMAGE_SIZE, augment=False, rates=(1.0, 1.0, 1.0))
+    # Trained unless a strategy, or `fine_tune`, freezes them.
+    settings = FineTuneSettings(
+        photos="", image_size=IMAGE_SIZE, augment=False, rates=(1.0, 1.0, 1.0), batch_norm="train"
+    )
     return build_classifier(settings, n_classes)
 
 

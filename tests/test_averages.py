@@ -53,6 +53,8 @@ def test_statistics_that_stood_still_need_no_data(tmp_path):
     members, model = write(tmp_path, same_statistics=True), new_model()
     average_weights(model, tmp_path)
     np.testing.assert_allclose(arrays_of(model.weights)[-1], members[0][-1], rtol=1e-6)
+    average_weights(model, tmp_path, batches=BATCHES)  # and are not computed anew from it
+    np.testing.assert_allclose(arrays_of(model.weights)[-1], members[0][-1], rtol=1e-6)
 
 
 def test_stale_statistics_are_refused_and_the_weights_are_as_before(tmp_path):

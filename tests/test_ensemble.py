@@ -195,6 +195,8 @@ def test_recompute_batch_norm_writes_every_snapshot_again(tmp_path, model):
     means = []
     ensemble.predict(np.ones((1, 1)), predict=lambda x: means.append(float(arrays_of([norm.moving_mean])[0][0])) or x)
     assert means == [5.0, 10.0]
+    norm.trainable = False
+    assert ensemble.recompute_batch_norm([np.full((4, 1), 9.0, "float32")]) == 0
 
 
 def test_from_training_to_the_ensemble(tmp_path, model):

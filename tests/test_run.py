@@ -239,6 +239,14 @@ def test_trained_batch_norm_has_the_statistics_of_the_training_photos(photos, tm
     assert changed == []
 
 
+def test_a_frozen_group_keeps_its_statistics_where_batch_norm_is_trained(photos, tmp_path):
+    settings = tiny.settings(photos, augment=False, batch_norm="train", rates=(0.0, 1e-3, 1e-2), epochs=1)
+    train_classifier(settings, tmp_path / "run")
+    first, second = (layer for layer in _layers(tmp_path / "run") if isinstance(layer, keras.layers.BatchNormalization))
+    assert not first.get_weights()[2].any()
+    assert second.get_weights()[2].all()
+
+
 @pytest.mark.parametrize(("optimizer", "schedule"), list(zip(OPTIMIZERS, SCHEDULES * 2, strict=True)))
 def test_every_optimizer_and_schedule_runs(photos, tmp_path, capsys, optimizer, schedule):
     rates = (0.0, 1e-3, 1e-2)

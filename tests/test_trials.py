@@ -66,6 +66,19 @@ def test_what_is_frozen_stays_and_statistics_are_computed_anew(name):
         )
 
 
+def test_a_norm_that_the_builder_froze_keeps_its_statistics():
+    models = []
+
+    def build():
+        model = compare_models.build_with_norm()
+        model.get_layer("norm").trainable = False
+        return model
+
+    problem = compare_models.problem(keeping(build, models), epochs=1)
+    assert run_trial(problem, compare_models.trial("train-batch-norm")).status == "done"
+    assert not models[-1].get_layer("norm").get_weights()[2].any()
+
+
 def problem_order():
     """The order of the rows in the first epoch from seed 0."""
     return np.random.default_rng([0, 0]).permutation(16)

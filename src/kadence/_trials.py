@@ -200,7 +200,7 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
         callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
     )
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
-        recompute_batch_norm(model, train)
+        recompute_batch_norm(model, train, trained_only=True)
     seconds = time.perf_counter() - epochs.began
     judged = trial.phase == "judge" and problem.test is not None
     return Outcome(

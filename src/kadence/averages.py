@@ -19,7 +19,7 @@ from kadence._snapshot_files import (
     own_weights,
 )
 from kadence._updates import assign_array
-from kadence.batch_norm import recompute_batch_norm
+from kadence.batch_norm import batch_norms, recompute_layers
 
 
 def average_weights(
@@ -43,8 +43,9 @@ def average_weights(
         source: Folder that `SnapshotSaver` wrote, or a sequence of files.
         last: How many of the latest snapshots to take. Integer >= 1, or None for all.
         weights: Share of each snapshot: floats >= 0, scaled to the sum 1. None for equal shares.
-        batches: Training data for `kadence.recompute_batch_norm`. Needed where the snapshots' own statistics differ:
-            the mean of statistics is not the statistic of the mean.
+        batches: Training data, as for `kadence.recompute_batch_norm`. Needed, and used, for the layers in which the
+            snapshots' own statistics differ: the mean of statistics is not the statistic of the mean. A layer in which
+            they are the same was frozen, and keeps them.
 
     Returns:
         Number of snapshots in the mean.
@@ -71,25 +72,28 @@ def average_weights(
         for weight, mean in zip(built.weights, means, strict=True):
             assign_array(weight, mean)
         if batches is not None:
-            recompute_batch_norm(built, batches)
+            recompute_layers(built, batches, moved)
         held[:] = arrays_of(built.variables)  # what the model is given back at the end is the mean
     return len(files)
 
 
-def _means(model: Any, files: Sequence[Path], shares: np.ndarray) -> tuple[list[np.ndarray], bool]:
-    """The mean of each weight over the files, and whether BatchNormalization statistics differ between them."""
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    statistics = {id(weight) for layer in norms for weight in (layer.moving_mean, layer.moving_variance)}
+def _means(
+    model: Any, files: Sequence[Path], shares: np.ndarray
+) -> tuple[list[np.ndarray], list[keras.layers.BatchNormalization]]:
+    """The mean of each weight over the files, and the layers whose BatchNormalization statistics differ in them."""
+    owners = {id(weight): layer for layer in batch_norms(model) for weight in (layer.moving_mean, layer.moving_variance)}
     sums = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     before: list[np.ndarray] = []
-    moved = False
+    moved: dict[int, keras.layers.BatchNormalization] = {}
     for file, share in zip(files, shares.tolist(), strict=True):
         load_weights(model, file)
         values = arrays_of(model.weights)
-        pairs = zip(model.weights, before, values, strict=False)
-        moved = moved or any(id(w) in statistics and not np.array_equal(old, new) for w, old, new in pairs)
+        for weight, old, new in zip(model.weights, before, values, strict=False):
+            owner = owners.get(id(weight))
+            if owner is not None and not np.array_equal(old, new):
+                moved[id(owner)] = owner
         for total, value in zip(sums, values, strict=True):
             total += share * value.astype(np.float64)
         before = values
     floats = [keras.backend.is_float_dtype(weight.dtype) for weight in model.weights]
-    return [total if real else last for total, real, last in zip(sums, floats, before, strict=True)], moved
+    return [total if real else last for total, real, last in zip(sums, floats, before, strict=True)], list(moved.values())

@@ -5,7 +5,7 @@ hands its own `training=True` to every layer, and the running statistics move. F
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -30,7 +30,7 @@ def freeze_batch_norm(model: keras.Model) -> int:
     Raises:
         TypeError: If `model` is not a `keras.Model`.
     """
-    layers = _batch_norms(model)
+    layers = batch_norms(model)
     for layer in layers:
         layer.trainable = False
     return len(layers)
@@ -39,7 +39,9 @@ def freeze_batch_norm(model: keras.Model) -> int:
 def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_only: bool = False) -> int:
     """Computes the running mean and variance of every BatchNormalization layer of `model` anew, from data.
 
-    Needed after the weights were changed other than by training, as by averaging. Each statistic becomes the plain
+    Needed after the weights were changed other than by training, as by averaging, and after a training of few steps,
+    in which the running statistics lag behind. A layer that was frozen in training has been trained around with its old
+    statistics, so new ones do harm: leave it out with `trained_only`. Each statistic becomes the plain
     average of the statistics of the batches, all batches counting the same: the mean of the batch means, and the mean
     of the batch variances (not the variance of the pooled data, which is larger by the variance of the batch means).
     Use batches of the size used in training, shuffled, and drop a small last one.
@@ -65,7 +67,27 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_onl
     Source:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.2, arXiv:1803.05407.
     """
-    layers = [layer for layer in _batch_norms(model) if layer.trainable or not trained_only]
+    layers = batch_norms(model)
+    return recompute_layers(model, batches, [layer for layer in layers if layer.trainable or not trained_only])
+
+
+def recompute_layers(
+    model: keras.Model, batches: Iterable[Any], layers: Sequence[keras.layers.BatchNormalization]
+) -> int:
+    """Computes the statistics of some BatchNormalization layers anew; the others normalise with those that they have.
+
+    Args:
+        model: As for `recompute_batch_norm`.
+        batches: As for `recompute_batch_norm`.
+        layers: Layers of the model.
+
+    Returns:
+        Number of `layers` that were reached.
+
+    Raises:
+        TypeError: If `batches` is not an iterable of batches.
+        ValueError: If `batches` is empty.
+    """
     if not layers:
         return 0
     found, seen = batches_of("batches", batches), 0
@@ -80,7 +102,18 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_onl
     return sum(map(bool, reached))
 
 
-def _batch_norms(model: Any) -> list[keras.layers.BatchNormalization]:
+def batch_norms(model: Any) -> list[keras.layers.BatchNormalization]:
+    """The BatchNormalization layers of a model, nested ones too.
+
+    Args:
+        model: Built `keras.Model`.
+
+    Returns:
+        List of layers.
+
+    Raises:
+        TypeError: If `model` is not a `keras.Model`.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(_checks.sentence("model", "be a keras.Model", model))
     found = model._flatten_layers(include_self=False, recursive=True)
@@ -93,7 +126,7 @@ def _inputs(batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _old_statistics_on_error(layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
+def _old_statistics_on_error(layers: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
     variables = [variable for layer in layers for variable in layer.non_trainable_variables]
     values = [keras.ops.copy(variable) for variable in variables]
     try:

@@ -189,6 +189,8 @@ class SnapshotEnsemble:
     def recompute_batch_norm(self, batches: Iterable[Any]) -> int:
         """Compute the BatchNormalization statistics of every snapshot anew, and write its file again.
 
+        Layers that are frozen in the model keep theirs, as in the training.
+
         Args:
             batches: As for `kadence.recompute_batch_norm`; read once for each snapshot.
 
@@ -203,7 +205,7 @@ class SnapshotEnsemble:
         with own_weights(self.model):
             for file in self.files:
                 load_weights(self.model, file)
-                reached = recompute_batch_norm(self.model, batches)
+                reached = recompute_batch_norm(self.model, batches, trained_only=True)
                 if reached:
                     save_weights(self.model, file)
         return reached

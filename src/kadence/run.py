@@ -153,7 +153,7 @@ def _train(
         batches.multiple_of = 1  # one device computes them
         if snapshots:
             SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
-        recompute_batch_norm(model, batches)
+        recompute_batch_norm(model, batches, trained_only=True)
         save_model(model, folder / "model.keras")
         accuracy = model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"]
     seconds = sum(row["seconds"] for row in run.rows)
