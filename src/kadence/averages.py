@@ -81,7 +81,8 @@ def _means(
     model: Any, files: Sequence[Path], shares: np.ndarray
 ) -> tuple[list[np.ndarray], list[keras.layers.BatchNormalization]]:
     """The mean of each weight over the files, and the layers whose BatchNormalization statistics differ in them."""
-    owners = {id(weight): layer for layer in batch_norms(model) for weight in (layer.moving_mean, layer.moving_variance)}
+    norms = batch_norms(model)
+    owners = {id(weight): norm for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
     sums = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     before: list[np.ndarray] = []
     moved: dict[int, keras.layers.BatchNormalization] = {}
@@ -96,4 +97,5 @@ def _means(
             total += share * value.astype(np.float64)
         before = values
     floats = [keras.backend.is_float_dtype(weight.dtype) for weight in model.weights]
-    return [total if real else last for total, real, last in zip(sums, floats, before, strict=True)], list(moved.values())
+    means = [total if real else last for total, real, last in zip(sums, floats, before, strict=True)]
+    return means, list(moved.values())
