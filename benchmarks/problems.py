@@ -44,6 +44,12 @@ VGG_WEIGHTS = Path.home() / ".cache" / "kadence-benchmarks" / "vgg.weights.h5"
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # In so short a training, rewriting the graph costs more than it gains: 2 of 4 seconds before the first step.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 
 def strategy(optimizer: str, ladder: str, schedule: str) -> kadence.Strategy:
     """The strategy of a cell of the map."""

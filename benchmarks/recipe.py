@@ -79,14 +79,22 @@ WAYS = {
         ),
         searched=True,
     ),
-    "- groups": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=1.0), TrainPhase(epochs - 1))),
-    "- found rates": Way(lambda epochs, rate: {"rates": 1e-3}),
+    "- groups": Way(
+        lambda epochs, rate: _phases(HeadPhase(1), TrainPhase(epochs - 1, (rate,) * 3)),
+        searched=True,
+    ),
+    "- range tests": Way(lambda epochs, rate: {"rates": 1e-2}),
+    "rates of the range test": Way(
+        lambda epochs, rate: _phases(HeadPhase(1), FindPhase(rule="valley"), TrainPhase(epochs - 1))
+    ),
     "- head phase": Way(lambda epochs, rate: {"freeze_epochs": 0}),
     "one cycle": Way(lambda epochs, rate: {"schedule": "one-cycle"}),
     "restarts": Way(lambda epochs, rate: {"schedule": "warm-restarts"}),
     "restarts, snapshots": Way(lambda epochs, rate: {"snapshots": 3}, ensemble=True),
     "BatchNorm trained": Way(lambda epochs, rate: {"batch_norm": "train"}),
-    "spread 100": Way(lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=100.0), TrainPhase(epochs - 1))),
+    "a gentler ladder": Way(
+        lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=2.6**2), TrainPhase(epochs - 1))
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from kadence.phases import (
     FindPhase,
     HeadPhase,
     TrainPhase,
-    _clear,
+    _peak,
     check_phases,
     make_schedule,
     run_phases,
@@ -108,13 +108,15 @@ def test_values_of_the_head_phase():
 
 @pytest.mark.once
 def test_values_of_the_find_phase():
-    assert FindPhase() == FindPhase(2.6**2, None)
+    assert FindPhase() == FindPhase(100.0, None, "bold")
     assert FindPhase(1).spread == 1
     assert_number(FindPhase, "spread", out_of_range=[0.0, -0.1, 0.9])
     for value in [value for value in NOT_INTEGERS if value is not None]:
         assert_rejects(lambda value: FindPhase(n_steps=value), "n_steps", value, TypeError)
     for value in (19, 0, -1):
         assert_rejects(lambda value: FindPhase(n_steps=value), "n_steps", value, ValueError)
+    for value, error in (("boldest", ValueError), (None, TypeError)):
+        assert_rejects(lambda value: FindPhase(rule=value), "rule", value, error)
 
 
 @pytest.mark.once
@@ -271,7 +273,7 @@ def test_the_find_phase_leaves_all_as_it_was():
     lines = []
     job = new_job(tell=lines.append)
     before = weights(job)
-    run_phases(job, [FindPhase(4.0, n_steps=40)])
+    run_phases(job, [FindPhase(4.0, n_steps=40, rule="valley")])
     assert still(before, job) == job.groups.names
     assert lines == ["find: range test of 40 steps"]
     test = job.found
@@ -287,37 +289,43 @@ def test_the_find_phase_leaves_all_as_it_was():
 
 @pytest.mark.parametrize(
     ("optimizer", "rate"),
-    [(keras.optimizers.SGD, 1e-2), (keras.optimizers.Nadam, 1e-3), (keras.optimizers.Lion, 1e-4)],
+    [(keras.optimizers.SGD, 3e-2), (keras.optimizers.Nadam, 1e-2), (keras.optimizers.Lion, 1e-3)],
     ids=["sgd", "nadam", "lion"],
 )
-def test_no_clear_answer_is_the_usual_rate_and_a_note(optimizer, rate):
+def test_the_bold_rate_of_each_optimizer(optimizer, rate):
     job = new_job(optimizer=optimizer(), loss=flat)
     run_phases(job, [FindPhase()])
     assert job.found.n_steps == 30, "the fewest"
-    assert job.found.suggest().rates["all"] is None
-    assert job.rates == pytest.approx([rate / 2.6**2, rate / 2.6, rate])
+    assert job.rates == pytest.approx([rate / 100, rate / 10, rate])
+    assert job.notes == []
+
+
+def test_no_peak_answer_is_the_bold_rate_and_a_note():
+    job = new_job(loss=flat)
+    run_phases(job, [FindPhase(rule="minimum")])
+    assert job.found.suggest("minimum").rates["all"] is None
+    assert job.rates[-1] == pytest.approx(3e-2)
     (note,) = job.notes
     assert note.startswith("The range test of the model has no clear answer (")
-    assert note.endswith(f"): {rate:g}, a usual rate, is taken.")
 
 
-@pytest.mark.parametrize(("stopped", "rate"), [("rose", 1e-5), ("end", 1e-2)])
-def test_no_usual_rate_where_the_loss_had_risen(stopped, rate):
+@pytest.mark.parametrize(("stopped", "rate"), [("rose", 1e-5), ("end", 3e-2)])
+def test_no_bold_rate_where_the_loss_had_risen(stopped, rate):
     """The sweep of 100 steps from 1e-6 to 1 stopped after 34, at 1e-4."""
     losses = 1.0 + 0.1 * np.sin(np.arange(34))
     groups = dict.fromkeys(("group_1", "group_2", "group_3"), 1.0)
     job = new_job()
     test = RangeTest(1e-6, 1.0, 100, False, groups, groups, [Curve("all", 0, losses, stopped)])
-    assert _clear(job, test, "model", "valley") == pytest.approx(rate)
-    assert len(job.notes) == 1
+    assert _peak(job, test, "model", "bold") == pytest.approx(rate)
+    told = [note.startswith("In the range test of the model the loss rose early: 1e-05") for note in job.notes]
+    assert told == ([True] if stopped == "rose" else [])
 
 
-def test_no_clear_answer_for_the_head():
+def test_the_head_is_trained_at_the_bold_rate():
     job = new_job(loss=flat)
     run_phases(job, [HeadPhase(1, schedule="constant")])
-    assert job.record.rates["group_3"] == pytest.approx([1e-2] * BATCHES)
-    (note,) = job.notes
-    assert note.startswith("The range test of the head has no clear answer (")
+    assert job.record.rates["group_3"] == pytest.approx([3e-2] * BATCHES)
+    assert job.notes == []
 
 
 # All groups

@@ -11,7 +11,7 @@ from kadence.phases import FindPhase, HeadPhase, TrainPhase
 pytestmark = pytest.mark.once
 
 GROUPS = LayerGroups([LayerGroup(f"group_{i}", (letter,)) for i, letter in enumerate("abc", 1)])
-FALLING = (0.5 / 2.6**2, 0.5 / 2.6, 0.5)
+FALLING = (0.005, 0.05, 0.5)
 
 
 def make(epochs=5, **arguments):

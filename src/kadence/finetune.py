@@ -49,10 +49,10 @@ def fine_tune(
     find_callbacks: Sequence[keras.callbacks.Callback] = (),
     tell: Callable[[str], None] | None = None,
 ) -> FineTuneResult:
-    """Fine-tune a pretrained model: the head first, then all layer groups at rates that a range test finds.
+    """Fine-tune a pretrained model: the head first, then all layer groups at a ladder of rates, from a range test.
 
     1. `HeadPhase`: everything but the head is frozen, for `freeze_epochs`.
-    2. `FindPhase`: a joint range test finds the rates, lower towards the input; the model is as before afterwards.
+    2. `FindPhase`: a joint range test bounds the rates, lower towards the input; the model is as before afterwards.
     3. `TrainPhase`: all groups train, for the rest of the epochs, under a schedule that ends with them.
 
     The model is trained in place, with loss and metrics that it was compiled with, and with a new optimizer of the same
@@ -74,7 +74,7 @@ def fine_tune(
             model, or the last pooling, or for the last layer with weights.
         groups: Layer groups, the last being the head, instead of `head`. None for those of the model's
             `DiscriminativeOptimizer`, or two halves before the head.
-        rates: "find"; the peak rate of the head, 6.76 times that of the first group; or one rate per group, 0
+        rates: "find"; the peak rate of the head, 100 times that of the first group; or one rate per group, 0
             to freeze it.
         schedule: Of the last phase: "one-cycle", "cosine", "warm-restarts", "constant", or "auto": warm restarts where
             snapshots are asked for, otherwise a cosine.

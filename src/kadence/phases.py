@@ -14,19 +14,22 @@ from kadence.callbacks import SnapshotSaver
 from kadence.finder import lr_range_test
 from kadence.freezing import freeze_to
 from kadence.groups import LayerGroups
-from kadence.range_test import RangeTest
+from kadence.range_test import RULES, RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
-#: Where a range test has no clear answer: the usual rate of an optimizer that scales its steps, and of the others.
+#: Rate of an optimizer at which range tests start.
 _USUAL = 1e-3
-_USUAL_OF = {"SGD": 1e-2, "Lion": 1e-4}
-#: A head is not trained at more than so many times the usual rate: few noisy steps may suggest it.
-_MOST = 10.0
+#: Rate that a new head bears above pretrained layers at less, with an optimizer that scales its steps, and with the
+#: others. Lion is given a tenth, as its authors advise. The others are best rates of the map in docs/what-helps.md.
+_BOLD = 1e-2
+_BOLD_OF = {"SGD": 3e-2, "Lion": 1e-3}
 #: Fewest and most optimizer steps of a range test.
 _SHORTEST, _LONGEST = 30, 100
-#: How many times the rate of the first group that of the head is: with three groups, ULMFiT's 2.6 from one to the next.
-SPREAD = 2.6**2
+#: How many times the rate of the first group that of the head is, as in fastai's `fine_tune`.
+SPREAD = 100.0
+#: Where a rate comes from: "bold", or a rule of `RangeTest.suggest`.
+_RULES = ("bold", *RULES)
 #: First rate of a range test: pretrained layers do not learn at less.
 _LOWEST = 1e-5
 #: Share of a cosine in which the rate rises before it.
@@ -51,8 +54,7 @@ class HeadPhase:
 
     Args:
         epochs: Length, in epochs. Integer >= 1.
-        rate: Peak rate. Float > 0; None for a tenth of that at which a range test of the head has its lowest loss: a
-            new head bears more than pretrained layers. At most ten times a usual rate, 1e-3 for Adam, 1e-2 for SGD.
+        rate: Peak rate. Float > 0; None for the "bold" one of `FindPhase`, from a range test of the head.
         schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
         cached: Whether to use stored features where it can be done, from 2 epochs on.
 
@@ -98,7 +100,7 @@ class HeadPhase:
             if rate is None:
                 n_steps = _sweep_length(n_batches) if part.is_whole else _LONGEST
                 test = _range_test(job, part.model, part.batches, n_steps)
-                rate = min(_clear(job, test, "head", "minimum"), _MOST * _usual(job))
+                rate = _peak(job, test, "head", "bold")
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * n_batches))
             groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
             job.compiled.compile(part.model, schedule, groups, rates)
@@ -114,6 +116,9 @@ class FindPhase:
             logarithmic scale. Float >= 1; 1 is one rate for all.
         n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
             30 or more than 100.
+        rule: What makes the rate of the head from the test. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion, but
+            not more than a tenth of the rate at which the loss rose. Or a rule of
+            `RangeTest.suggest`, such as "valley"; where it has no clear answer, "bold" with a note.
 
     Raises:
         ValueError: If a value is out of range.
@@ -126,9 +131,11 @@ class FindPhase:
 
     spread: float = SPREAD
     n_steps: int | None = None
+    rule: str = "bold"
     name = "find"
 
     def __post_init__(self) -> None:
+        _checks.one_of("rule", self.rule, _RULES)
         _checks.number("spread", self.spread, minimum=1.0)
         if self.n_steps is not None:
             _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
@@ -143,7 +150,7 @@ class FindPhase:
         factors = spread_factors(len(job.groups), self.spread)
         n_steps = self.n_steps or _sweep_length(2 * len(job.train))
         job.found = _range_test(job, job.model, job.train_batches(), n_steps, job.groups, factors)
-        rate = _clear(job, job.found, "model", "valley")
+        rate = _peak(job, job.found, "model", self.rule)
         job.rates = [rate * factor for factor in factors]
 
 
@@ -326,23 +333,21 @@ def _sweep_length(n_steps: int) -> int:
     return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
-def _usual(job: Job) -> float:
-    return _USUAL_OF.get(type(job.compiled.optimizer).__name__, _USUAL)
-
-
-def _clear(job: Job, test: RangeTest, of: str, rule: str) -> float:
-    """The suggestion, or where there is no clear one, a rate that is usual and did no harm in the test, with a note."""
-    suggestion = test.suggest(rule)
-    rate = suggestion.rates["all"]
-    if rate is None:
-        rate, whose = _usual(job), "a usual rate"
-        curve = test.curves[0]
-        bearable = test.rates[len(curve.losses) - 1] / 10.0
-        if curve.stopped != "end" and bearable < rate:
-            rate, whose = float(bearable), "a tenth of where the loss rose"
-        why = suggestion.reasons["all"]
-        job.notes.append(f"The range test of the {of} has no clear answer ({why}): {rate:.3g}, {whose}, is taken.")
-    return rate
+def _peak(job: Job, test: RangeTest, of: str, rule: str) -> float:
+    """The rate of a rule; where it has no clear answer, the bold one, with a note."""
+    if rule != "bold":
+        suggestion = test.suggest(rule)
+        found = suggestion.rates["all"]
+        if found is not None:
+            return found
+        job.notes.append(f"The range test of the {of} has no clear answer ({suggestion.reasons['all']}).")
+    bold = _BOLD_OF.get(type(job.compiled.optimizer).__name__, _BOLD)
+    curve = test.curves[0]
+    bearable = float(test.rates[len(curve.losses) - 1]) / 10.0
+    if curve.stopped == "end" or bearable >= bold:
+        return bold
+    job.notes.append(f"In the range test of the {of} the loss rose early: {bearable:.3g}, a tenth of there, is taken.")
+    return bearable
 
 
 def check_phases(job: Job, phases: Sequence[Phase]) -> None:
