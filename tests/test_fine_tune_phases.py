@@ -300,7 +300,15 @@ def test_the_bold_rate_of_each_optimizer(optimizer, rate):
     assert job.notes == []
 
 
-def test_no_peak_answer_is_the_bold_rate_and_a_note():
+@pytest.mark.parametrize(("spread", "rate"), [(1.0, 3e-3), (4.0, 6e-3), (400.0, 3e-2)])
+def test_a_flatter_ladder_is_less_bold(spread, rate):
+    """The group before the head has at most a tenth of the boldest rate."""
+    job = new_job(loss=flat)
+    run_phases(job, [FindPhase(spread)])
+    assert job.rates[-1] == pytest.approx(rate)
+
+
+def test_no_clear_answer_is_the_bold_rate_and_a_note():
     job = new_job(loss=flat)
     run_phases(job, [FindPhase(rule="minimum")])
     assert job.found.suggest("minimum").rates["all"] is None
@@ -316,7 +324,7 @@ def test_no_bold_rate_where_the_loss_had_risen(stopped, rate):
     groups = dict.fromkeys(("group_1", "group_2", "group_3"), 1.0)
     job = new_job()
     test = RangeTest(1e-6, 1.0, 100, False, groups, groups, [Curve("all", 0, losses, stopped)])
-    assert _peak(job, test, "model", "bold") == pytest.approx(rate)
+    assert _peak(job, test, "model", "bold", 0.1) == pytest.approx(rate)
     told = [note.startswith("In the range test of the model the loss rose early: 1e-05") for note in job.notes]
     assert told == ([True] if stopped == "rose" else [])
 

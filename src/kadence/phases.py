@@ -24,6 +24,8 @@ _USUAL = 1e-3
 #: others. Lion is given a tenth, as its authors advise. The others are best rates of the map in docs/what-helps.md.
 _BOLD = 1e-2
 _BOLD_OF = {"SGD": 3e-2, "Lion": 1e-3}
+#: What the group before the head bears of it; at more the same networks lost what they knew.
+_BEFORE = 0.1
 #: Fewest and most optimizer steps of a range test.
 _SHORTEST, _LONGEST = 30, 100
 #: How many times the rate of the first group that of the head is, as in fastai's `fine_tune`.
@@ -100,7 +102,7 @@ class HeadPhase:
             if rate is None:
                 n_steps = _sweep_length(n_batches) if part.is_whole else _LONGEST
                 test = _range_test(job, part.model, part.batches, n_steps)
-                rate = _peak(job, test, "head", "bold")
+                rate = _peak(job, test, "head", "bold", 0.0)
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * n_batches))
             groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
             job.compiled.compile(part.model, schedule, groups, rates)
@@ -116,8 +118,9 @@ class FindPhase:
             logarithmic scale. Float >= 1; 1 is one rate for all.
         n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
             30 or more than 100.
-        rule: What makes the rate of the head from the test. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion, but
-            not more than a tenth of the rate at which the loss rose. Or a rule of
+        rule: What makes the rate of the head from the test. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion, or
+            less, so that the group before the head has at most a tenth of that, and the head not more than a tenth of
+            the rate at which the loss rose. Or a rule of
             `RangeTest.suggest`, such as "valley"; where it has no clear answer, "bold" with a note.
 
     Raises:
@@ -150,7 +153,7 @@ class FindPhase:
         factors = spread_factors(len(job.groups), self.spread)
         n_steps = self.n_steps or _sweep_length(2 * len(job.train))
         job.found = _range_test(job, job.model, job.train_batches(), n_steps, job.groups, factors)
-        rate = _peak(job, job.found, "model", self.rule)
+        rate = _peak(job, job.found, "model", self.rule, factors[-2] if len(factors) > 1 else 1.0)
         job.rates = [rate * factor for factor in factors]
 
 
@@ -333,15 +336,15 @@ def _sweep_length(n_steps: int) -> int:
     return min(max(n_steps, _SHORTEST), _LONGEST)
 
 
-def _peak(job: Job, test: RangeTest, of: str, rule: str) -> float:
-    """The rate of a rule; where it has no clear answer, the bold one, with a note."""
+def _peak(job: Job, test: RangeTest, of: str, rule: str, before: float) -> float:
+    """The rate of a rule for the head, of which the group before it has a part; where it is unclear, the bold one."""
     if rule != "bold":
         suggestion = test.suggest(rule)
         found = suggestion.rates["all"]
         if found is not None:
             return found
         job.notes.append(f"The range test of the {of} has no clear answer ({suggestion.reasons['all']}).")
-    bold = _BOLD_OF.get(type(job.compiled.optimizer).__name__, _BOLD)
+    bold = _BOLD_OF.get(type(job.compiled.optimizer).__name__, _BOLD) * _BEFORE / max(before, _BEFORE)
     curve = test.curves[0]
     bearable = float(test.rates[len(curve.losses) - 1]) / 10.0
     if curve.stopped == "end" or bearable >= bold:
