@@ -44,7 +44,7 @@ ORDER = [
     "_statistics", "_comparison_rows", "comparison", "plots", "report", "data", "digits",
     "_pth", "_efficientnet_lite", "backbones",
     "replicas", "settings", "classifier", "_setup", "_rate_search",
-    "_trial_data", "_head", "_compiled", "_job", "phases", "_recipe", "_run_description",
+    "_trial_data", "_head", "_compiled", "_job", "_phase_rates", "phases", "_recipe", "_run_description",
     "fine_tune_result", "finetune", "run", "_recipe_run", "predict",
     "strategies", "_problem", "_trials", "_trial_plan", "_compare_checks",
     "_store", "_engines", "_worker", "_ray_engine", "compare",

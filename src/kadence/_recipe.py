@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kadence import _checks
+from kadence._phase_rates import spread_factors
 from kadence.groups import LayerGroups
-from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase, spread_factors
+from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase
 
 
 def make_phases(

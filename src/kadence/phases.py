@@ -4,36 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from kadence import _checks
 from kadence._job import Job
+from kadence._phase_rates import LONGEST, RATE_RULES, SPREAD, peak_of, range_test_of, spread_factors, sweep_length
 from kadence.batch_norm import recompute_batch_norm
 from kadence.budgets import solve_cycles
 from kadence.callbacks import SnapshotSaver
-from kadence.finder import lr_range_test
 from kadence.freezing import freeze_to
-from kadence.groups import LayerGroups
-from kadence.range_test import RULES, RangeTest
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
-#: Rate of an optimizer at which range tests start.
-_USUAL = 1e-3
-#: Rate that a new head bears above pretrained layers at less, with an optimizer that scales its steps, and with the
-#: others. Lion is given a tenth, as its authors advise. The others are best rates of the map in docs/what-helps.md.
-_BOLD = 1e-2
-_BOLD_OF = {"SGD": 3e-2, "Lion": 1e-3}
-#: What the group before the head bears of it; at more the same networks lost what they knew.
-_BEFORE = 0.1
-#: Fewest and most optimizer steps of a range test.
-_SHORTEST, _LONGEST = 30, 100
-#: How many times the rate of the first group that of the head is, as in fastai's `fine_tune`.
-SPREAD = 100.0
-#: Where a rate comes from: "bold", or a rule of `RangeTest.suggest`.
-_RULES = ("bold", *RULES)
-#: First rate of a range test: pretrained layers do not learn at less.
-_LOWEST = 1e-5
 #: Share of a cosine in which the rate rises before it.
 _RISE = 0.1
 #: Epochs from which on it pays to store the outputs of what is frozen.
@@ -56,7 +36,8 @@ class HeadPhase:
 
     Args:
         epochs: Length, in epochs. Integer >= 1.
-        rate: Peak rate. Float > 0; None for the "bold" one of `FindPhase`, from a range test of the head.
+        rate: Peak rate. Float > 0; None for the "bold" one of `FindPhase`, of which a range test of the head
+            is the bound.
         schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
         cached: Whether to use stored features where it can be done, from 2 epochs on.
 
@@ -100,9 +81,9 @@ class HeadPhase:
         ):
             rate, n_batches = self.rate, len(part.batches)
             if rate is None:
-                n_steps = _sweep_length(n_batches) if part.is_whole else _LONGEST
-                test = _range_test(job, part.model, part.batches, n_steps)
-                rate = _peak(job, test, "head", "bold", 0.0)
+                n_steps = sweep_length(n_batches) if part.is_whole else LONGEST
+                test = range_test_of(job, part.model, part.batches, n_steps)
+                rate = peak_of(job, test, "head", "bold", 0.0)
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * n_batches))
             groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
             job.compiled.compile(part.model, schedule, groups, rates)
@@ -111,17 +92,17 @@ class HeadPhase:
 
 @dataclass(frozen=True)
 class FindPhase:
-    """Finds the peak rates by a joint range test, in which the groups keep their ratios.
+    """Sets the peak rates: a ladder, of which a joint range test, in which the groups keep their ratios, is the bound.
 
     Args:
         spread: How many times the rate of the first group that of the head is; those between are evenly spaced on a
             logarithmic scale. Float >= 1; 1 is one rate for all.
         n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
             30 or more than 100.
-        rule: What makes the rate of the head from the test. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion, or
-            less, so that the group before the head has at most a tenth of that, and the head not more than a tenth of
-            the rate at which the loss rose. Or a rule of
-            `RangeTest.suggest`, such as "valley"; where it has no clear answer, "bold" with a note.
+        rule: Where the rate of the head comes from. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion; less where the
+            group before it would have more than a tenth of that, and not more than a tenth of the rate at which the
+            loss rose. Or a rule of `RangeTest.suggest`, such as "valley"; where it has no clear answer, "bold" and a
+            note.
 
     Raises:
         ValueError: If a value is out of range.
@@ -138,7 +119,7 @@ class FindPhase:
     name = "find"
 
     def __post_init__(self) -> None:
-        _checks.one_of("rule", self.rule, _RULES)
+        _checks.one_of("rule", self.rule, RATE_RULES)
         _checks.number("spread", self.spread, minimum=1.0)
         if self.n_steps is not None:
             _checks.integer("n_steps", self.n_steps, minimum=20, unit="in optimizer steps")
@@ -151,9 +132,9 @@ class FindPhase:
         """
         job.train_groups([True] * len(job.groups))
         factors = spread_factors(len(job.groups), self.spread)
-        n_steps = self.n_steps or _sweep_length(2 * len(job.train))
-        job.found = _range_test(job, job.model, job.train_batches(), n_steps, job.groups, factors)
-        rate = _peak(job, job.found, "model", self.rule, factors[-2] if len(factors) > 1 else 1.0)
+        n_steps = self.n_steps or sweep_length(2 * len(job.train))
+        job.found = range_test_of(job, job.model, job.train_batches(), n_steps, job.groups, factors)
+        rate = peak_of(job, job.found, "model", self.rule, factors[-2] if len(factors) > 1 else 1.0)
         job.rates = [rate * factor for factor in factors]
 
 
@@ -299,58 +280,6 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
         return OneCycle(lr_max, n_steps, div_factor=10.0)
     rise = round(_RISE * n_steps)
     return warmup(Cosine(lr_max, n_steps - rise), rise, lr_max / 10) if rise else Cosine(lr_max, n_steps)
-
-
-def spread_factors(n_groups: int, spread: float = SPREAD) -> list[float]:
-    """Factor on the rate of the head of each group, from 1 / spread to 1.
-
-    Args:
-        n_groups: Number of groups. Integer >= 1.
-        spread: As for `FindPhase`.
-
-    Returns:
-        List of floats.
-    """
-    return np.geomspace(1.0 / spread, 1.0, n_groups).tolist() if n_groups > 1 else [1.0]
-
-
-def _range_test(
-    job: Job,
-    model: Any,
-    batches: Any,
-    n_steps: int,
-    groups: LayerGroups | None = None,
-    factors: Sequence[float] | None = None,
-) -> RangeTest:
-    def make() -> RangeTest:
-        job.tell(f"{job.phase}: range test of {n_steps} steps")
-        job.compiled.compile(model, Constant(_USUAL), groups, multipliers=factors)
-        return lr_range_test(
-            model, batches, lr_min=_LOWEST, n_steps=n_steps, seed=job.seed, callbacks=job.find_callbacks
-        )
-
-    return job.range_test(make)
-
-
-def _sweep_length(n_steps: int) -> int:
-    return min(max(n_steps, _SHORTEST), _LONGEST)
-
-
-def _peak(job: Job, test: RangeTest, of: str, rule: str, before: float) -> float:
-    """The rate of a rule for the head, of which the group before it has a part; where it is unclear, the bold one."""
-    if rule != "bold":
-        suggestion = test.suggest(rule)
-        found = suggestion.rates["all"]
-        if found is not None:
-            return found
-        job.notes.append(f"The range test of the {of} has no clear answer ({suggestion.reasons['all']}).")
-    bold = _BOLD_OF.get(type(job.compiled.optimizer).__name__, _BOLD) * _BEFORE / max(before, _BEFORE)
-    curve = test.curves[0]
-    bearable = float(test.rates[len(curve.losses) - 1]) / 10.0
-    if curve.stopped == "end" or bearable >= bold:
-        return bold
-    job.notes.append(f"In the range test of the {of} the loss rose early: {bearable:.3g}, a tenth of there, is taken.")
-    return bearable
 
 
 def check_phases(job: Job, phases: Sequence[Phase]) -> None:
