@@ -98,6 +98,11 @@ WAYS = {
 }
 
 
+#: Ways that are no more, whose results are kept: the first defaults of `fine_tune`, a ladder of 2.6 at the rate of the
+#: range test, or at 1e-3 where that was unclear.
+FORMER = ("fine_tune, as it was first",)
+
+
 def _said(phase: Any) -> str:
     """A phase with the fields that are not the usual ones, so that a further field changes no key."""
     given = [(part.name, getattr(phase, part.name), part.default) for part in dataclasses.fields(phase)]
@@ -185,11 +190,32 @@ def lines(results: Results) -> Iterator[str]:
     for data in DATA:
         yield f"{data}: accuracy on test, mean and 95% interval; difference to one rate with a cosine, seed by seed"
         base = results.judged(data, NETWORK, COSINE.name)
-        for way in (*USUAL, *WAYS):
-            rows = results.judged(data, NETWORK, USUAL[way].name if way in USUAL else f"recipe/{way}")
+        names = {way: USUAL[way].name if way in USUAL else f"recipe/{way}" for way in (*USUAL, *WAYS, *FORMER)}
+        for way, name in names.items():
+            rows = results.judged(data, NETWORK, name)
             if rows:
                 seconds = sorted(row.seconds for row in rows.values())[len(rows) // 2]
                 yield f"  {way:28} {seconds:4.0f} s  {figures(rows, base)}"
+        for way in WAYS:
+            tried = sorted(_searched(results, data, names[way]).items())
+            if tried:
+                yield f"  {way}: on val, " + ", ".join(f"{value:.3f} at {rate:g}" for rate, value in tried)
+        rows = results.judged(data, NETWORK, names["fine_tune"])
+        epochs = [_epochs_until(row, base[seed].validation or 0.0) for seed, row in rows.items() if seed in base]
+        yield f"  epochs until fine_tune is as accurate on val as that at its end: {', '.join(epochs)}"
+
+
+def _searched(results: Results, data: str, name: str) -> dict[float, float]:
+    """Rate -> accuracy on `val`, of the rates that a way tried."""
+    wanted = (data, NETWORK, name, "search")
+    rows = [row for row in results.rows.values() if (row.data, row.network, row.strategy, row.phase) == wanted]
+    return {row.rate: row.validation or 0.0 for row in rows}
+
+
+def _epochs_until(row: Row, accuracy: float) -> str:
+    curve = [float(value) for value in row.val_curve.split()]
+    reached = [epoch for epoch, value in enumerate(curve, start=1) if value >= round(accuracy, 3)]
+    return f"{reached[0]} of {len(curve)}" if reached else f"none of {len(curve)}"
 
 
 def main() -> None:

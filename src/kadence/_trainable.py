@@ -26,7 +26,12 @@ class Flags:
 
 
 def set_unit(unit: Unit, trainable: bool) -> None:
-    """The layer itself, not its sublayers: they may be in another group. And of its weights, those that can train."""
+    """Set the layer itself, not its sublayers: they may be in another group. And of its weights, those that can train.
+
+    Args:
+        unit: The layer with its weights.
+        trainable: What to set.
+    """
     own = {id(variable) for variable in unit.layer._trainable_variables}
     unit.layer._trainable = trainable
     for weight in unit.weights:
@@ -35,7 +40,11 @@ def set_unit(unit: Unit, trainable: bool) -> None:
 
 
 def follow_sublayers(layer: Any) -> None:
-    """A layer with sublayers trains if one of them does, or a weight of its own."""
+    """A layer with sublayers trains if one of them does, or a weight of its own.
+
+    Args:
+        layer: Layer to set. One without sublayers stays as it is.
+    """
     sublayers = layer._flatten_layers(include_self=False, recursive=False)
     if sublayers:
         layer._trainable = any(sub._trainable for sub in sublayers) or any(

@@ -40,7 +40,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rate:
-    """A schedule in an optimizer; its numbers, if it is one of Keras's own; how many of its steps make one update."""
+    """A schedule in an optimizer.
+
+    Args:
+        optimizer: Name of the optimizer.
+        schedule: Name of the schedule's class.
+        numbers: Argument -> value, if it is one of Keras's own schedules.
+        accumulation: How many of the optimizer's steps make one update.
+    """
 
     optimizer: str
     schedule: str

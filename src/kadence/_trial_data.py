@@ -131,7 +131,14 @@ class Data:
 
 
 def follow_epochs(batches: Any) -> list[keras.callbacks.Callback]:
-    """The callback that tells batches which epoch begins, where they can be told."""
+    """The callback that tells batches which epoch begins, where they can be told.
+
+    Args:
+        batches: What `fit` takes.
+
+    Returns:
+        List of one callback, or of none.
+    """
     if not hasattr(batches, "set_epoch"):
         return []
     return [keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))]

@@ -41,10 +41,11 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_onl
 
     Needed after the weights were changed other than by training, as by averaging, and after a training of few steps,
     in which the running statistics lag behind. A layer that was frozen in training has been trained around with its old
-    statistics, so new ones do harm: leave it out with `trained_only`. Each statistic becomes the plain
-    average of the statistics of the batches, all batches counting the same: the mean of the batch means, and the mean
-    of the batch variances (not the variance of the pooled data, which is larger by the variance of the batch means).
-    Use batches of the size used in training, shuffled, and drop a small last one.
+    statistics, so new ones do harm: leave it out with `trained_only`.
+
+    Each statistic becomes the plain average of the statistics of the batches, all batches counting the same: the mean
+    of the batch means, and the mean of the batch variances (not the variance of the pooled data, which is larger by the
+    variance of the batch means). Use batches of the size used in training, shuffled, and drop a small last one.
 
     During the pass these BatchNormalization layers normalise with the statistics of the batch at hand, frozen ones too;
     all other layers run in inference mode, so dropout and augmentation are off. Weights, trainable flags, optimizer

@@ -122,11 +122,7 @@ def fine_tune(
     _checks.one_of("batch_norm", batch_norm, ("frozen", "train"))
     if augment is not None and not isinstance(augment, keras.layers.Layer):
         raise TypeError(_checks.sentence("augment", "be a keras layer, or None", augment))
-    if groups is not None and head is not None:
-        raise ValueError(_checks.sentence("head", "be None beside `groups`, of which the last is the head", head))
-    if groups is None and head is None:
-        groups = compiled.groups
-    groups = groups_with_head(model, head) if groups is None else groups_of(model, groups)
+    groups = _groups(model, compiled, head, groups)
     given = {"rates": rates, "schedule": schedule, "freeze_epochs": freeze_epochs, "snapshots": snapshots}
     chosen = make_phases(epochs, groups, **given) if phases is None else given_phases(phases, epochs, given)
     if run_dir is None and any(isinstance(phase, TrainPhase) and phase.snapshots for phase in chosen):
@@ -170,6 +166,17 @@ def fine_tune(
         if folder is not None:
             result.write(folder)
     return result
+
+
+def _groups(
+    model: keras.Model, compiled: Compiled, head: str | keras.layers.Layer | None, groups: LayerGroups | None
+) -> LayerGroups:
+    """The layer groups that are given, those of the optimizer, or those that a head makes."""
+    if groups is not None and head is not None:
+        raise ValueError(_checks.sentence("head", "be None beside `groups`, of which the last is the head", head))
+    if groups is None and head is None:
+        groups = compiled.groups
+    return groups_with_head(model, head) if groups is None else groups_of(model, groups)
 
 
 def _result(job: Job, phases: tuple[Phase, ...], seconds: float) -> FineTuneResult:

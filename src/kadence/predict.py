@@ -85,16 +85,9 @@ def predict_photos(
     predictions: list[Prediction] = []
     unread: list[str] = []
     for start in range(0, len(found), at_once):
-        batch, images = [], []
-        for path, truth in found[start : start + at_once]:
-            try:
-                images.append(read_image(path, image_size))
-                batch.append((path, truth))
-            except (ValueError, OSError):
-                unread.append(path.name)
-        if images:
-            probabilities = predict(np.stack(images).astype(np.float32))
-            for (path, truth), row in zip(batch, np.asarray(probabilities), strict=True):
+        read, images = _read_batch(found[start : start + at_once], image_size, unread)
+        if read:
+            for (path, truth), row in zip(read, np.asarray(predict(images)), strict=True):
                 best = int(row.argmax())
                 predictions.append(Prediction(path, labels[best], float(row[best]), truth))
     if not predictions:
@@ -105,6 +98,20 @@ def predict_photos(
         photos_word = "photo" if len(unread) == 1 else "photos"
         warnings.warn(f"{len(unread)} {photos_word} could not be read: {', '.join(unread[:5])}", stacklevel=2)
     return predictions
+
+
+def _read_batch(
+    pairs: Sequence[tuple[Path, str | None]], image_size: int, unread: list[str]
+) -> tuple[list[tuple[Path, str | None]], np.ndarray]:
+    """The pairs of photo and class whose photo can be read, with the photos; `unread` takes the names of the others."""
+    read, images = [], []
+    for pair in pairs:
+        try:
+            images.append(read_image(pair[0], image_size))
+            read.append(pair)
+        except (ValueError, OSError):
+            unread.append(pair[0].name)
+    return read, np.asarray(images, np.float32)
 
 
 def _predictor(

@@ -150,14 +150,19 @@ def _train(
     accuracy = best["val_accuracy"]
     if settings.batch_norm == "train":
         batches.set_epoch(settings.total_epochs() - 1)  # the same batches, also where a finished run is resumed
-        batches.multiple_of = 1  # one device computes them
-        if snapshots:
-            SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
-        recompute_batch_norm(model, batches, trained_only=True)
-        save_model(model, folder / "model.keras")
+        _recompute_statistics(model, batches, folder, snapshots)
         accuracy = model.evaluate(held_out, verbose=cast(Any, 0), return_dict=True)["accuracy"]
     seconds = sum(row["seconds"] for row in run.rows)
     return FineTuneRun(folder, int(best["epoch"]), float(accuracy), seconds, groups, tuple(rates))
+
+
+def _recompute_statistics(model: keras.Model, batches: ImageBatches, folder: Path, snapshots: bool) -> None:
+    """Compute the statistics of what was trained anew, and write the model and its snapshots again."""
+    batches.multiple_of = 1  # one device computes them
+    if snapshots:
+        SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
+    recompute_batch_norm(model, batches, trained_only=True)
+    save_model(model, folder / "model.keras")
 
 
 def _begin(
