@@ -53,6 +53,12 @@ def test_the_phases_of_a_run(whole):
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
+def test_the_last_epoch_has_the_scores_of_the_new_statistics(whole):
+    model, result = whole
+    scores = model.evaluate(*data(24, seed=1), batch_size=20, verbose=0, return_dict=True)
+    assert {name: result.history[-1][f"val_{name}"] for name in scores} == pytest.approx(scores, rel=1e-5)
+
+
 def test_what_a_run_leaves(whole):
     _, result = whole
     names = {path.name for path in result.run_dir.iterdir()}

@@ -50,7 +50,11 @@ def test_what_is_frozen_stays_and_statistics_are_computed_anew(name):
     models = []
     problem = compare_models.problem(keeping(compare_models.build_with_norm, models), epochs=1)
     before = {weight.path: keras.ops.convert_to_numpy(weight) for weight in problem.build(0)[0].weights}
-    assert run_trial(problem, compare_models.trial(name)).status == "done"
+    outcome = run_trial(problem, compare_models.trial(name))
+    assert outcome.status == "done"
+    scores = models[-1].evaluate(problem.validation.batches(), verbose=0, return_dict=True)
+    assert outcome.curves["val_loss"] == [pytest.approx(scores["loss"], rel=1e-5)], "of the statistics at the end"
+    assert outcome.curves["val_accuracy"] == [outcome.validation]
     changed = models[-1].get_weights()
     moved = [not np.array_equal(old, new) for old, new in zip(before.values(), changed, strict=True)]
     names = [path.split("/")[-2] + "/" + path.split("/")[-1] for path in before]

@@ -204,6 +204,13 @@ class Job:
         self._keep(RunFolder(place).rows, RateRecord.stored(place / _RECORD))
         return True
 
+    def judge_again(self) -> None:
+        """Put the scores of the model as it is into the last row: those in it are of statistics that lagged behind."""
+        held_out = self.validation_batches()
+        if held_out is not None and self.rows:
+            scores = method(self.model, "evaluate", held_out)(held_out, verbose=0, return_dict=True)
+            self.rows[-1] |= {f"val_{name}": float(value) for name, value in scores.items()}
+
     def range_test(self, make: Callable[[], RangeTest]) -> RangeTest:
         """The range test of the phase, which is made once."""
         place = self.place

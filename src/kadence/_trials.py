@@ -202,20 +202,24 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
         recompute_batch_norm(model, train, trained_only=True)
     seconds = time.perf_counter() - epochs.began
+    scores = _evaluate(model, validation)
+    for name, value in scores.items():  # those of the last epoch, unless BatchNorm has new statistics
+        epochs.curves[f"val_{name}"][-1] = value
     judged = trial.phase == "judge" and problem.test is not None
     return Outcome(
         "diverged" if epochs.diverged else "done",
-        validation=_evaluate(problem, model, validation),
-        test=_evaluate(problem, model, cast(Any, problem.test).batches()) if judged else None,
+        validation=scores[problem.metric],
+        test=_evaluate(model, cast(Any, problem.test).batches())[problem.metric] if judged else None,
         seconds=seconds,
         curves=epochs.curves,
         versions=versions(),
     )
 
 
-def _evaluate(problem: Problem, model: Any, batches: Any) -> float | None:
+def _evaluate(model: Any, batches: Any) -> dict[str, float | None]:
     data = prepared(model, batches)
-    return finite(method(model, "evaluate", data)(data, verbose=0, return_dict=True)[problem.metric])
+    scores = method(model, "evaluate", data)(data, verbose=0, return_dict=True)
+    return {name: finite(value) for name, value in scores.items()}
 
 
 def finite(value: Any) -> float | None:

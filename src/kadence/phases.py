@@ -231,8 +231,12 @@ class TrainPhase:
         job.rates = rates
         job.train_groups([rate > 0.0 for rate in rates])
         job.compiled.compile(job.model, self._schedule(job, max(rates)), job.groups, rates)
-        if job.finished():
-            return
+        if not job.finished():
+            self._train(job, rates)
+        if job.batch_norm == "train":
+            job.judge_again()
+
+    def _train(self, job: Job, rates: Sequence[float]) -> None:
         shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
         job.tell(f"train: {self.epochs} epochs, {self.schedule}, peak rates {shown}")
         folder = job.folder if self.snapshots else None
