@@ -58,7 +58,7 @@ def test_split_replaces_the_default_points():
     ],
 )
 def test_bad_split_points(at, words):
-    with pytest.raises(ValueError, match=r"`at` must ") as caught:
+    with pytest.raises(ValueError, match=r"`split` must ") as caught:
         build(split=at, rates=None)
     for word in words:
         assert word in str(caught.value)

@@ -218,8 +218,8 @@ def test_rates_that_are_too_large_where_an_epoch_is_one_batch(photos, tmp_path, 
 
 BAD_SETTINGS = {
     "--split konv2": ["konv2", "Did you mean 'tiny/conv2', "],
-    "--split conv2,conv1": ["`at` must", "'conv1' comes before 'conv2'"],
-    "--split conv2,conv2": ["`at` must", "conv2"],
+    "--split conv2,conv1": ["`split` must", "'conv1' comes before 'conv2'"],
+    "--split conv2,conv2": ["`split` must", "conv2"],
     "--split ,": ["split"],
     "--rates 1e-3": ["`rates` must have one rate per group", "3 groups", "[0.001]"],
     "--rates 1e-5,1e-4,1e-3,1e-2": ["`rates` must have one rate per group", "3 groups"],

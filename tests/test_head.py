@@ -189,3 +189,9 @@ def test_heads_that_are_not_in_the_model():
         groups_with_head("model")
     with pytest.raises(ValueError, match="`model` must be built"):
         groups_with_head(keras.Sequential([models.dense("a")]))
+
+
+def test_an_unknown_head_is_called_a_head():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="one"), keras.layers.Dense(2, name="two")])
+    with pytest.raises(ValueError, match="^`head` must name layers of the model. Received: head='twoo'. Did you mean"):
+        groups_with_head(model, "twoo")

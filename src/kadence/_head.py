@@ -38,7 +38,7 @@ def groups_with_head(model: keras.Model, head: str | keras.Layer | None = None) 
         ValueError: If no layer with weights is before the head, or none in it.
     """
     layers = Layers(model)
-    start = layers.find(head) if head is not None else _start(model, layers)
+    start = layers.find(head, "head") if head is not None else _start(model, layers)
     body = [index for index in layers.weighted if index < start]
     if not body or not any(index >= start for index in layers.weighted):
         rule = "have layers with weights before the head and in it"

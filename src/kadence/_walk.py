@@ -78,11 +78,12 @@ class Layers:
                 self._seen.add(id(weight))
                 yield weight
 
-    def find(self, point: str | keras.Layer) -> int:
+    def find(self, point: str | keras.Layer, name: str = "at") -> int:
         """Index of the first unit of a layer.
 
         Args:
             point: A layer of the model, an address, or a bare name that only one layer has.
+            name: What an error calls it.
 
         Returns:
             Integer index into `units`.
@@ -101,11 +102,11 @@ class Layers:
             found = found or [place for place in [whole] if place.address == point]
             hint = _checks.did_you_mean(point, [place.address for place in inside])
         else:
-            raise TypeError(_checks.sentence("at", "name layers by string or by layer object", point))
+            raise TypeError(_checks.sentence(name, "name layers by string or by layer object", point))
         if not found:
-            raise ValueError(_checks.sentence("at", "name layers of the model", point, hint))
+            raise ValueError(_checks.sentence(name, "name layers of the model", point, hint))
         if len(found) > 1:
             matches = ", ".join(repr(place.address) for place in found)
             remedy = "Give the whole address, or the layer object where addresses are equal."
-            raise ValueError(_checks.sentence("at", f"name one layer; {point!r} is {matches}", point, remedy))
+            raise ValueError(_checks.sentence(name, f"name one layer; {point!r} is {matches}", point, remedy))
         return found[0].start

@@ -8,7 +8,7 @@ from kadence import _checks
 from kadence._walk import Layers
 from kadence.backbones import load_backbone
 from kadence.batch_norm import freeze_batch_norm
-from kadence.groups import LayerGroups, split
+from kadence.groups import LayerGroups, split_at
 from kadence.settings import FineTuneSettings
 
 #: Name of the first layer of the head.
@@ -62,7 +62,7 @@ def build_classifier(
     x = keras.layers.GlobalAveragePooling2D(name=HEAD)(backbone.model(x))
     x = keras.layers.Dropout(0.2, name="head_dropout")(x)
     model = keras.Model(inputs, keras.layers.Dense(n_classes, activation="softmax", name="head")(x), name="classifier")
-    groups = split(model, at=settings.split or (*backbone.split, HEAD))
+    groups = split_at(model, settings.split or (*backbone.split, HEAD), "split")
     rates = rates_of(settings, groups)
     if settings.batch_norm == "frozen":
         freeze_batch_norm(backbone.model)

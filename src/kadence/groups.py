@@ -224,11 +224,29 @@ def split(model: keras.Model, at: Sequence[str | keras.Layer] | str | keras.Laye
     Source:
         Howard & Ruder 2018, Universal Language Model Fine-tuning, section 3.2, arXiv:1801.06146.
     """
+    return split_at(model, at, "at")
+
+
+def split_at(model: keras.Model, at: Any, name: str) -> LayerGroups:
+    """`split`, of which errors call the points by a name.
+
+    Args:
+        model: As for `split`.
+        at: As for `split`.
+        name: What the caller calls `at`.
+
+    Returns:
+        `LayerGroups`.
+
+    Raises:
+        ValueError: As `split`.
+        TypeError: As `split`.
+    """
     layers = Layers(model)
     if isinstance(at, (str, keras.Layer)):
         at = [at]
-    points = _checks.sequence("at", at, "be a sequence of at least one layer name or layer")
-    starts = [layers.find(point) for point in points]
+    points = _checks.sequence(name, at, "be a sequence of at least one layer name or layer")
+    starts = [layers.find(point, name) for point in points]
     names = [point if isinstance(point, str) else point.name for point in points]
     for (first, start), (second, following) in itertools.pairwise(zip(names, starts, strict=True)):
         if following <= start:
@@ -238,8 +256,8 @@ def split(model: keras.Model, at: Sequence[str | keras.Layer] | str | keras.Laye
                 if following == start
                 else f"{second!r} comes before {first!r}"
             )
-            raise ValueError(_checks.sentence("at", rule, names, f"In this model {fact}."))
-    return _cut(layers, starts, names)
+            raise ValueError(_checks.sentence(name, rule, names, f"In this model {fact}."))
+    return _cut(layers, starts, names, name)
 
 
 def split_evenly(model: keras.Model, n_groups: int) -> LayerGroups:
@@ -265,7 +283,7 @@ def split_evenly(model: keras.Model, n_groups: int) -> LayerGroups:
     n_groups = _checks.integer("n_groups", n_groups, minimum=1, maximum=count, unit="the number of layers with weights")
     size, more = divmod(count, n_groups)
     starts = [weighted[size * group + min(group, more)] for group in range(1, n_groups)]
-    return _cut(layers, starts, [layers.units[start].address for start in starts])
+    return _cut(layers, starts, [layers.units[start].address for start in starts], "at")
 
 
 def group_by(model: keras.Model, patterns: Mapping[str, str | Sequence[str]]) -> LayerGroups:
@@ -358,7 +376,7 @@ def _group(name: str, units: Sequence[Unit]) -> LayerGroup:
     return LayerGroup(name, tuple(unit.address for unit in units), weights)
 
 
-def _cut(layers: Layers, starts: Sequence[int], names: Sequence[str]) -> LayerGroups:
+def _cut(layers: Layers, starts: Sequence[int], names: Sequence[str], argument: str) -> LayerGroups:
     """Groups between the units at `starts`, which the caller knows by `names`."""
     bounds = itertools.pairwise([0, *starts, len(layers.units)])
     groups = [_group(f"group_{i}", layers.units[start:stop]) for i, (start, stop) in enumerate(bounds, 1)]
@@ -366,5 +384,5 @@ def _cut(layers: Layers, starts: Sequence[int], names: Sequence[str]) -> LayerGr
         if not group.weights:
             before = f"before {names[position]!r}" if position < len(names) else f"from {names[-1]!r} on"
             rule = f"leave every group at least one layer with weights; {group.name} ({before}) has none"
-            raise ValueError(_checks.sentence("at", rule, list(names)))
+            raise ValueError(_checks.sentence(argument, rule, list(names)))
     return LayerGroups(groups)
