@@ -99,7 +99,7 @@ def test_the_trap_training_false_does_not_hold_the_statistics_and_freezing_does(
 def test_recompute_averages_the_statistics_of_the_batches(batches):
     model = nested_model()
     expected = expected_statistics(model, batches)
-    assert recompute_batch_norm(model, batches) == 3
+    assert recompute_batch_norm(model, batches, include_frozen=True) == 3
     for norm in norms(model):
         mean, variance = expected[norm.name]
         np.testing.assert_allclose(values(norm.moving_mean), mean, rtol=1e-4, atol=1e-5)
@@ -143,14 +143,29 @@ def test_recompute_leaves_everything_else_as_it_was(batches):
     model.fit(batches[0], np.zeros((8, 1)), verbose=0)
 
 
+def test_recompute_lets_a_frozen_layer_keep_and_use_its_statistics(batches):
+    model = nested_model()
+    _, inner, last = norms(model)
+    inner.trainable = False
+    last.trainable = True
+    assert recompute_batch_norm(model, batches) == 2
+    assert_same([values(inner.moving_mean), values(inner.moving_variance)], [np.zeros(4), np.ones(4)])
+    # The weights of the first layer and the running statistics of the second give what the third one sees.
+    dense = [values(w) for w in model.get_layer("inner").get_layer("inner_dense").weights]
+    seen = [(x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) for x in batches]
+    seen = [(x @ dense[0] + dense[1]) / np.sqrt(1 + 1e-3) for x in seen]
+    np.testing.assert_allclose(values(last.moving_mean), np.mean([x.mean(0) for x in seen], 0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(values(last.moving_variance), np.mean([x.var(0) for x in seen], 0), rtol=1e-3, atol=1e-5)
+
+
 def test_recompute_forgets_statistics_that_are_not_finite(batches):
     model = nested_model()
-    recompute_batch_norm(model, batches)
+    recompute_batch_norm(model, batches, include_frozen=True)
     expected = weights_of(model)
     for norm in norms(model):
         norm.moving_mean.assign(np.full(norm.moving_mean.shape, np.nan))
         norm.moving_variance.assign(np.full(norm.moving_variance.shape, np.inf))
-    recompute_batch_norm(model, batches)
+    recompute_batch_norm(model, batches, include_frozen=True)
     assert_same(expected, weights_of(model))
 
 

@@ -200,7 +200,7 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
         callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
     )
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
-        recompute_batch_norm(model, train, trained_only=True)
+        recompute_batch_norm(model, train)
     seconds = time.perf_counter() - epochs.began
     scores = _evaluate(model, validation)
     for name, value in scores.items():  # those of the last epoch, unless BatchNorm has new statistics

@@ -36,27 +36,27 @@ def freeze_batch_norm(model: keras.Model) -> int:
     return len(layers)
 
 
-def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_only: bool = False) -> int:
-    """Computes the running mean and variance of every BatchNormalization layer of `model` anew, from data.
+def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], *, include_frozen: bool = False) -> int:
+    """Computes the running mean and variance of the BatchNormalization layers of `model` anew, from data.
 
     Needed after the weights were changed other than by training, as by averaging, and after a training of few steps,
-    in which the running statistics lag behind. A layer that was frozen in training has been trained around with its old
-    statistics, so new ones do harm: leave it out with `trained_only`.
+    in which the running statistics lag behind. Around a layer that is frozen the others were trained with its old
+    statistics, and new ones would do harm: it keeps them.
 
     Each statistic becomes the plain average of the statistics of the batches, all batches counting the same: the mean
     of the batch means, and the mean of the batch variances (not the variance of the pooled data, which is larger by the
     variance of the batch means). Use batches of the size used in training, shuffled, and drop a small last one.
 
-    During the pass these BatchNormalization layers normalise with the statistics of the batch at hand, frozen ones too;
-    all other layers run in inference mode, so dropout and augmentation are off. Weights, trainable flags, optimizer
-    and seeds stay as they are. After an error or Ctrl-C the old statistics are put back.
+    During the pass these BatchNormalization layers normalise with the statistics of the batch at hand; all others run
+    in inference mode, so dropout and augmentation are off. Weights, trainable flags, optimizer and seeds stay as they
+    are. After an error or Ctrl-C the old statistics are put back.
 
     Args:
         model: Any built `keras.Model`.
         batches: At least one batch, each as `fit` takes it from a dataset: `x`, `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`, of which only `x` is used. Several inputs are a dictionary, or a tuple inside
-            of the tuple: `((x1, x2),)`. Not read when the model has no BatchNormalization layer.
-        trained_only: If True, frozen BatchNormalization layers keep their statistics, and normalise with these.
+            of the tuple: `((x1, x2),)`. Not read when there is no layer to compute.
+        include_frozen: Whether frozen BatchNormalization layers get new statistics too.
 
     Returns:
         Number of BatchNormalization layers that were reached and have new statistics.
@@ -68,8 +68,8 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], trained_onl
     Source:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.2, arXiv:1803.05407.
     """
-    layers = batch_norms(model)
-    return recompute_layers(model, batches, [layer for layer in layers if layer.trainable or not trained_only])
+    chosen = [layer for layer in batch_norms(model) if layer.trainable or include_frozen]
+    return recompute_layers(model, batches, chosen)
 
 
 def recompute_layers(

@@ -205,7 +205,7 @@ class SnapshotEnsemble:
         with own_weights(self.model):
             for file in self.files:
                 load_weights(self.model, file)
-                reached = recompute_batch_norm(self.model, batches, trained_only=True)
+                reached = recompute_batch_norm(self.model, batches)
                 if reached:
                     save_weights(self.model, file)
         return reached

@@ -254,7 +254,7 @@ class TrainPhase:
                         job.compiled.go_on_with(part.model, job.model.optimizer)
                         train(part, epochs, own)
             if job.batch_norm == "train":
-                recompute_batch_norm(job.model, job.plain_batches(job.seed), trained_only=True)
+                recompute_batch_norm(job.model, job.plain_batches(job.seed))
 
 
 Phase = HeadPhase | FindPhase | TrainPhase

@@ -161,7 +161,7 @@ def _recompute_statistics(model: keras.Model, batches: ImageBatches, folder: Pat
     batches.multiple_of = 1  # one device computes them
     if snapshots:
         SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
-    recompute_batch_norm(model, batches, trained_only=True)
+    recompute_batch_norm(model, batches)
     save_model(model, folder / "model.keras")
 
 
