@@ -7,8 +7,8 @@ EfficientNet-Lite0 at 64 px for the same epochs on the same pictures, without au
 look for their rate on `val`, in the same way: three half a decade apart, and further while the first or last is best.
 `fine_tune` finds its own, from the training data. Each is then trained with the same five seeds and judged on `test`.
 `--quick` judges `fine_tune` and one rate with a cosine with one seed, in about ten minutes. Seconds are those of a
-machine that other work may have kept busy, compilation and range tests included. Results are appended to a CSV as they
-come, and not measured again.
+machine that other work may have kept busy, compilation and range tests included; `--seconds 3` measures the time to an
+accuracy, on a quiet one. Results are appended to a CSV as they come, and not measured again.
 """
 
 # backends: tensorflow
@@ -19,7 +19,9 @@ import gc
 import inspect
 import itertools
 import json
+import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +39,7 @@ from trials import Bench, Results, Row, figures, key_of, running
 from kadence import FindPhase, HeadPhase, TrainPhase
 from kadence._recipe import make_phases
 from kadence._trial_plan import SEARCH_SEED
+from kadence._trials import Trial, run_trial
 
 NETWORK = "lite0"
 GROUPS = kadence.LayerGroups([kadence.LayerGroup(f"group_{number}", (str(number),)) for number in (1, 2, 3)])
@@ -58,21 +61,33 @@ class Way:
 
     Args:
         make: Epochs and a rate -> arguments of `fine_tune`.
-        ensemble: Whether the snapshots are judged together, instead of the last weights.
+        ensemble: Whether the snapshots are judged together, instead of the last weights. Ways that differ in nothing
+            else are judged from one training.
         searched: Whether the rate is looked for on `val`.
+        share: Share of the epochs that the others have.
     """
 
     make: Callable[[int, float], dict[str, Any]] = dataclasses.field(default=lambda epochs, rate: {})
     ensemble: bool = False
     searched: bool = False
+    share: float = 1.0
+
+    def trains_like(self, other: "Way") -> bool:
+        """Whether another way differs in nothing but what is judged."""
+        return dataclasses.replace(self, ensemble=other.ensemble) == other
 
 
 def _phases(*phases: Any) -> dict[str, Any]:
     return {"phases": phases}
 
 
+def _snapshots(epochs: int, rate: float) -> dict[str, Any]:
+    return {"snapshots": 3}
+
+
 WAYS = {
     "fine_tune": Way(),
+    "fine_tune, half the epochs": Way(share=0.5),
     "head first, then all at 1e-5": Way(
         lambda epochs, rate: _phases(
             HeadPhase(2, rate, "constant"), TrainPhase(epochs - 2, (1e-5,) * 3, schedule="constant")
@@ -89,8 +104,8 @@ WAYS = {
     ),
     "- head phase": Way(lambda epochs, rate: {"freeze_epochs": 0}),
     "one cycle": Way(lambda epochs, rate: {"schedule": "one-cycle"}),
-    "restarts": Way(lambda epochs, rate: {"schedule": "warm-restarts"}),
-    "restarts, snapshots": Way(lambda epochs, rate: {"snapshots": 3}, ensemble=True),
+    "restarts": Way(_snapshots),
+    "restarts, snapshots": Way(_snapshots, ensemble=True),
     "BatchNorm trained": Way(lambda epochs, rate: {"batch_norm": "train"}),
     "a gentler ladder": Way(
         lambda epochs, rate: _phases(HeadPhase(1), FindPhase(spread=2.6**2), TrainPhase(epochs - 1))
@@ -113,9 +128,10 @@ def _said(phase: Any) -> str:
 def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -> Row:
     """The row of a call of `fine_tune`, which is made unless it is in the results."""
     name, problem = make_problem(bench.root, data, NETWORK)
-    options = WAYS[way].make(problem.epochs, rate)
+    epochs = round(WAYS[way].share * problem.epochs)
+    options = WAYS[way].make(epochs, rate)
     given = {name: value for name, value in options.items() if name in inspect.signature(make_phases).parameters}
-    phases = options.get("phases") or make_phases(problem.epochs, GROUPS, **given)
+    phases = options.get("phases") or make_phases(epochs, GROUPS, **given)
     settings = json.dumps([_said(phase) for phase in phases])
     known = bench.results.rows.get(key_of(name, f"{way} {settings}", rate, seed, phase))
     if known is not None:
@@ -128,34 +144,29 @@ def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -
     with tempfile.TemporaryDirectory() as folder:
         options |= {"run_dir": Path(folder) / "run"} if options.get("snapshots") else {}
         result = kadence.fine_tune(
-            model, train, held_out, epochs=problem.epochs, groups=groups, seed=seed, verbose=0, **options
+            model, train, held_out, epochs=epochs, groups=groups, seed=seed, verbose=0, **options
         )
-        seconds = time.perf_counter() - began
-        judged = result.ensemble() if WAYS[way].ensemble else None
-        accuracy = _accuracy(judged or model, test) if phase == "judge" else None
+        seconds = round(time.perf_counter() - began, 1)
+        alike = {other: told for other, told in WAYS.items() if told.trains_like(WAYS[way])}
+        judged = {other: result.ensemble() if told.ensemble else model for other, told in alike.items()}
+        accuracy = {other: _accuracy(by, test) if phase == "judge" else None for other, by in judged.items()}
     curve = [row["val_accuracy"] for row in result.history]
-    row = Row(
-        *(
-            name,
-            f"recipe/{way}",
-            f"{way} {settings}",
-            rate,
-            seed,
-            phase,
-            "done",
-            curve[-1],
-            accuracy,
-            round(seconds, 1),
-        ),
-        *(keras.backend.backend(), result.history[-1]["val_loss"], " ".join(f"{value:.3f}" for value in curve)),
-        f"rates {' '.join(f'{rate:.2g}' for rate in result.rates)} {' '.join(result.notes)}".strip(),
-    )
-    bench.results.add(row)
-    print(f"{data:10} {way:28} {rate:<8.3g} {phase} {seed}  {curve[-1]:.3f}", end="  ")
-    print(f"{'' if accuracy is None else f'test {accuracy:.3f}'}  {seconds:.0f} s {row.reason}", flush=True)
+    rows = {
+        other: Row(
+            *(name, f"recipe/{other}", f"{other} {settings}", rate, seed, phase),
+            *("done", curve[-1], accuracy[other], seconds),
+            *(keras.backend.backend(), result.history[-1]["val_loss"], " ".join(f"{value:.3f}" for value in curve)),
+            f"rates {' '.join(f'{rate:.2g}' for rate in result.rates)} {' '.join(result.notes)}".strip(),
+        )
+        for other in alike
+    }
+    for other, row in rows.items():
+        bench.results.add(row)
+        print(f"{data:10} {other:28} {rate:<8.3g} {phase} {seed}  {curve[-1]:.3f}", end="  ")
+        print(f"{'' if row.test is None else f'test {row.test:.3f}'}  {seconds:.0f} s {row.reason}", flush=True)
     del model, result, judged
     gc.collect()
-    return row
+    return rows[way]
 
 
 def _accuracy(model: Any, data: Any) -> float:
@@ -183,6 +194,47 @@ def measure(bench: Bench, names: Sequence[str], ways: Sequence[str], seeds: Sequ
                 bench.judge(data, NETWORK, USUAL[way], rates[way], seed)
             else:
                 run(bench, data, way, rates[way], seed, "judge")
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds since it was made, at the end of each epoch, and the accuracy on `val` there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.perf_counter()
+        self.reached: list[tuple[float, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.reached.append((time.perf_counter() - self._began, (logs or {})["val_accuracy"]))
+
+
+def time_to_accuracy(root: Path, results: Results, names: Sequence[str], n_rounds: int) -> None:
+    """Prints the time of `fine_tune` until it is as accurate on `val` as one rate with a cosine at its end.
+
+    As a share of the time of that, compilation included, in alternation. For a quiet machine.
+    """
+    for data in names:
+        rate = next(iter(results.judged(data, NETWORK, COSINE.name).values())).rate
+        name, problem = make_problem(root, data, NETWORK)
+        shares: dict[str, list[float]] = {"fine_tune": [], "fine_tune, half the epochs": []}
+        for number in range(-1, n_rounds):  # the first one is to warm up
+            seed = max(number, 0)
+            base = run_trial(problem, Trial(COSINE, rate, seed, "search", name))
+            for way, measured in shares.items():
+                model, groups = problem.build(seed)
+                model.compile("adam", problem.loss, metrics=["accuracy"])
+                train, held_out = (part and part.arrays for part in (problem.train, problem.validation))
+                epochs, clock = round(WAYS[way].share * problem.epochs), _Clock()
+                given = {"epochs": epochs, "groups": groups, "seed": seed, "verbose": 0, "callbacks": [clock]}
+                kadence.fine_tune(model, train, held_out, **given)
+                share = [at / base.seconds for at, accuracy in clock.reached if accuracy >= (base.validation or 0.0)]
+                if number >= 0:
+                    measured.append(min(share, default=math.inf))
+                    ended = f"{clock.reached[-1][0]:.1f} s, {clock.reached[-1][1]:.3f}"
+                    print(f"{data} {seed}: {base.seconds:.1f} s, {base.validation:.3f}; {way} {ended}", flush=True)
+        for way, measured in shares.items():
+            told = ", ".join(f"{share:.2f}" for share in sorted(measured))
+            print(f"{data}: {way}, share of the seconds to its accuracy: {statistics.median(measured):.2f} ({told})")
 
 
 def lines(results: Results) -> Iterator[str]:
@@ -225,11 +277,15 @@ def main() -> None:
     everything = [*USUAL, *WAYS]
     parser.add_argument("--ways", nargs="+", default=everything, choices=everything, help="which of them")
     parser.add_argument("--quick", action="store_true", help="one seed, of two ways, on groceries")
+    parser.add_argument("--seconds", type=int, metavar="ROUNDS", help="measure the time to an accuracy, so many times")
     parser.add_argument("--budget-minutes", type=float, default=float("inf"), help="begin no trial after so long")
     options = parser.parse_args()
     results = Results()
     if options.data is None:
         print("No --data: these are the results that were measured before.")
+    elif options.seconds:
+        time_to_accuracy(Path(options.data), results, options.only, options.seconds)
+        return
     else:
         with running(Path(options.data), results, options.budget_minutes) as bench:
             if options.quick:

@@ -226,13 +226,30 @@ def test_the_rate_of_the_head_is_looked_for():
     before = weights(job)
     start = job.model.evaluate(X, Y, verbose=0)
     run_phases(job, [HeadPhase(2, schedule="constant")])
-    assert lines == ["head: group_3 alone for 2 epochs", "head: range test of 100 steps"]
+    assert lines == ["head: group_3 alone for 2 epochs", "head: range test of 60 steps"]
     assert still(before, job) == ["group_1", "group_2"]
     rates = job.record.rates["group_3"]
     assert len(set(rates)) == 1
     assert 1e-7 < rates[0] < 10
     assert job.rows[-1]["loss"] < start
     assert job.found is None, "it is that of the model"
+
+
+@pytest.mark.parametrize(
+    ("phase", "stored", "test"),
+    [
+        (HeadPhase(1), True, "60"),
+        (HeadPhase(1, 0.02), False, None),
+        (HeadPhase(1, cached=False), False, "20"),
+    ],
+    ids=["a test and an epoch", "an epoch", "told not to"],
+)
+def test_features_are_stored_where_they_are_used_twice(phase, stored, test):
+    lines = []
+    job = new_job(loss=flat, tell=lines.append)
+    run_phases(job, [phase])
+    assert int(job.model.optimizer.iterations) == (0 if stored else BATCHES)
+    assert lines[1:] == ([f"head: range test of {test} steps"] if test else [])
 
 
 @pytest.mark.parametrize(
@@ -289,9 +306,16 @@ def test_the_find_phase_leaves_all_as_it_was():
 def test_the_find_phase_is_bold(spread, rates):
     job = new_job(loss=flat)
     run_phases(job, [FindPhase(spread)])
-    assert job.found.n_steps == 30, "the fewest"
+    assert job.found.n_steps == 20, "the fewest"
+    assert job.found.lr_max == pytest.approx(10 * rates[-1]), "a rise beyond is no bound"
     assert job.rates == pytest.approx(rates)
     assert job.notes == []
+
+
+def test_a_test_that_answers_takes_more_decades_and_steps():
+    job = new_job()
+    run_phases(job, [FindPhase(rule="valley")])
+    assert (job.found.n_steps, job.found.lr_max) == (30, 10.0)
 
 
 def test_the_head_is_trained_at_the_bold_rate():

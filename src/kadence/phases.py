@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kadence import _checks
-from kadence._job import Job
-from kadence._phase_rates import LONGEST, RATE_RULES, SPREAD, peak_of, range_test_of, spread_factors, sweep_length
+from kadence._job import Job, TrainedPart
+from kadence._phase_rates import RATE_RULES, SPREAD, bold_rate, peak_of, range_test_of, spread_factors
 from kadence.batch_norm import recompute_batch_norm
 from kadence.budgets import solve_cycles
 from kadence.callbacks import SnapshotSaver
@@ -16,7 +16,7 @@ from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
 #: Share of a cosine in which the rate rises before it.
 _RISE = 0.1
-#: Epochs from which on it pays to store the outputs of what is frozen.
+#: Passes through the data from which on it pays to store the outputs of what is frozen.
 _WORTH_STORING = 2
 
 
@@ -39,7 +39,7 @@ class HeadPhase:
         rate: Peak rate. Float > 0; None for the "bold" one of `FindPhase`, of which a range test of the head
             is the bound.
         schedule: "one-cycle", "cosine", "warm-restarts" or "constant".
-        cached: Whether to use stored features where it can be done, from 2 epochs on.
+        cached: Whether to use stored features where it can be done, from 2 epochs on, or from 1 with a range test.
 
     Raises:
         ValueError: If a value is out of range.
@@ -73,18 +73,17 @@ class HeadPhase:
         if job.finished():
             return
         job.tell(f"head: {head} alone for {self.epochs} epochs")
-        last = len(job.groups) - 1
+        last, rate = len(job.groups) - 1, self.rate
+        n_passes = self.epochs + (rate is None)
         with (
             job.part(),
             job.stretches() as train,
-            job.trained_part(last, self.cached and self.epochs >= _WORTH_STORING) as part,
+            job.trained_part(last, self.cached and n_passes >= _WORTH_STORING) as part,
         ):
-            rate, n_batches = self.rate, len(part.batches)
             if rate is None:
-                n_steps = sweep_length(n_batches) if part.is_whole else LONGEST
-                test = range_test_of(job, part.model, part.batches, n_steps)
-                rate = peak_of(job, test, "head", "bold", 0.0)
-            schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * n_batches))
+                bold = bold_rate(job, 0.0)
+                rate = peak_of(job, range_test_of(job, part, "bold", bold), "head", "bold", bold)
+            schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(part.batches)))
             groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
             job.compiled.compile(part.model, schedule, groups, rates)
             train(part, range(self.epochs))
@@ -97,8 +96,8 @@ class FindPhase:
     Args:
         spread: How many times the rate of the first group that of the head is; those between are evenly spaced on a
             logarithmic scale. Float >= 1; 1 is one rate for all.
-        n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of two epochs, but not less than
-            30 or more than 100.
+        n_steps: Length of the test, in optimizer steps. Integer >= 20; None for that of an epoch, but not less than 20
+            or more than 60, and for another rule than "bold" that of two, 30 to 100.
         rule: Where the rate of the head comes from. "bold": 1e-2, or 3e-2 for SGD and 1e-3 for Lion; less where the
             group before it would have more than a tenth of that, and not more than a tenth of the rate at which the
             loss rose. Or a rule of `RangeTest.suggest`, such as "valley"; where it has no clear answer, "bold" and a
@@ -132,9 +131,10 @@ class FindPhase:
         """
         job.train_groups([True] * len(job.groups))
         factors = spread_factors(len(job.groups), self.spread)
-        n_steps = self.n_steps or sweep_length(2 * len(job.train))
-        job.found = range_test_of(job, job.model, job.train_batches(), n_steps, job.groups, factors)
-        rate = peak_of(job, job.found, "model", self.rule, factors[-2] if len(factors) > 1 else 1.0)
+        bold = bold_rate(job, factors[-2] if len(factors) > 1 else 1.0)
+        whole = TrainedPart(job.model, job.train_batches(), None, True)
+        job.found = range_test_of(job, whole, self.rule, bold, self.n_steps, job.groups, factors)
+        rate = peak_of(job, job.found, "model", self.rule, bold)
         job.rates = [rate * factor for factor in factors]
 
 
