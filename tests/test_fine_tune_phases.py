@@ -147,12 +147,15 @@ def test_a_schedule_ends_with_the_phase(name, n_steps):
     if name == "constant" or n_steps < (4 if name == "warm-restarts" else 5):
         assert rates.min() == 0.5
         return
-    assert rates[-1] == rates[rates.argmax() :].min(), "the last rate is the lowest behind the peak"
+    behind = rates[np.flatnonzero(rates == 0.5)[-1] :]
+    assert rates[-1] == behind.min(), "the last rate is the lowest behind the last peak"
     assert rates[-1] < 0.5 * 3 / n_steps
     if name == "warm-restarts":
         assert schedule.ends_with_cycle(n_steps)
         assert len(schedule.cycle_ends(n_steps)) == cycles
         assert (rates == 0.5).sum() >= cycles
+        assert n_steps < 40 or rates[0] == 0.0, "pretrained layers do not bear the peak at once"
+        assert n_steps < 40 or 0.05 < (np.diff(rates) > 0.0).mean() < 0.15
     else:
         peak = rates.argmax()
         assert peak <= 0.3 * n_steps

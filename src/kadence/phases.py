@@ -14,7 +14,7 @@ from kadence.freezing import freeze_to
 from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
 
 SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
-#: Share of a cosine in which the rate rises before it.
+#: Share of a phase in which the rate rises before a cosine, or before all its restarts together.
 _RISE = 0.1
 #: Passes through the data from which on it pays to store the outputs of what is frozen.
 _WORTH_STORING = 2
@@ -265,7 +265,7 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
 
     Args:
         name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it; from a tenth of the
-            peak both), "warm-restarts" or "constant".
+            peak both), "warm-restarts" (a rise from 0 in each, over 10% of the phase in all) or "constant".
         lr_max: Its peak. Float > 0.
         n_steps: Length of the phase, in optimizer steps. Integer >= 1.
         cycles: Number of warm restarts.
@@ -277,7 +277,9 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
         ValueError: If the phase is too short for the cycles.
     """
     if name == "warm-restarts":
-        return WarmRestarts(lr_max, *solve_cycles(n_steps, cycles, 2.0, max_change=0.5))
+        first, growth = solve_cycles(n_steps, cycles, 2.0, max_change=0.5)
+        rise = min(round(_RISE * n_steps / cycles), first // 4)
+        return WarmRestarts(lr_max, first, growth, warmup_steps=rise)
     if name == "constant" or n_steps < 5:
         return Constant(lr_max)
     if name == "one-cycle":
