@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kadence  # before Keras: it picks an installed backend
 
@@ -24,12 +24,23 @@ from kadence.classifier import build_classifier
 from kadence.settings import FineTuneSettings
 
 IMAGE_SIZE, BATCH_SIZE = 64, 32
-N_TRAIN, N_VALIDATION, N_TEST = 640, 300, 1000
-#: Length of a trial, rounded up to whole epochs.
-STEPS = 160
+N_VALIDATION, N_TEST = 300, 1000
 SEEDS = range(5)
-#: Data set -> (folder, number of training pictures of a class, or None for what makes N_TRAIN of all).
-DATA = {"grocery": ("grocery", None), "fashion": ("fashion", None), "grocery-10": ("grocery", 10)}
+
+
+class Pictures(NamedTuple):
+    """A data set: its folder, and at most how many training pictures of all, and of a class."""
+
+    folder: str
+    n_train: int = 640
+    of_class: int | None = None
+    #: Length of a trial, in optimizer steps, rounded up to whole epochs.
+    n_steps: int = 160
+
+
+DATA = {"grocery": Pictures("grocery"), "fashion": Pictures("fashion"), "grocery-10": Pictures("grocery", of_class=10)}
+#: Data sets of longer trials, of which there are few.
+LONGER = {"grocery-all": Pictures("grocery", 10_000, n_steps=660)}
 #: Ladder -> factor on the rate from a group to the one before it, towards the input.
 LADDERS = {"one rate": 1.0, "gentle": 1 / 2.6, "steep": 0.1}
 #: Schedule -> fields of the strategy. Each rises for a tenth of the run, three cycles of restarts for a 25th each.
@@ -107,20 +118,20 @@ def pictures(folder: photos.ImageFolder, n_images: int, classes: Sequence[int]) 
 def classes_of(folder: photos.ImageFolder, data: str, network: str) -> list[int]:
     """All classes; but of groceries, for the VGG, every other one: it was pretrained on those between."""
     classes = list(range(len(folder.class_names)))
-    return classes[1::2] if (network, DATA[data][0]) == ("vgg", "grocery") else classes
+    return classes[1::2] if (network, (DATA | LONGER)[data].folder) == ("vgg", "grocery") else classes
 
 
 @functools.cache
 def make_problem(root: Path, data: str, network: str) -> tuple[str, Problem]:
     """What all trials of a data set and a network share, and its name: a word for each, and a digest of the data."""
-    folder, of_class = DATA[data]
+    folder, n_train, of_class, n_steps = (DATA | LONGER)[data]
     train = photos.scan_folder(root / folder / "train")
     held_out = [photos.scan_folder(root / folder / part, class_names=train.class_names) for part in ("val", "test")]
     classes = classes_of(train, data, network)
-    sizes = (N_TRAIN if of_class is None else of_class * len(classes), N_VALIDATION, N_TEST)
+    sizes = (n_train if of_class is None else of_class * len(classes), N_VALIDATION, N_TEST)
     sets = [pictures(part, n, classes) for part, n in zip((train, *held_out), sizes, strict=True)]
     parts = make_data(*sets, BATCH_SIZE)
     digests = "".join(part.digests()[1] for part in parts if part is not None)
     builder = functools.partial(NETWORKS[network], n_classes=len(classes))
-    problem = Problem(builder, *parts, -(-STEPS // len(parts[0])), "sparse_categorical_crossentropy", "accuracy")
+    problem = Problem(builder, *parts, -(-n_steps // len(parts[0])), "sparse_categorical_crossentropy", "accuracy")
     return f"{data}/{network}/{hashlib.sha256(digests.encode()).hexdigest()[:8]}", problem

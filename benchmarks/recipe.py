@@ -33,7 +33,7 @@ import kadence  # before Keras: it picks an installed backend
 # isort: split
 import keras
 import numpy as np
-from problems import DATA, SEEDS, make_problem, strategy
+from problems import DATA, LONGER, SEEDS, make_problem, strategy
 from trials import Bench, Results, Row, figures, key_of, running
 
 from kadence import FindPhase, HeadPhase, TrainPhase
@@ -114,8 +114,8 @@ WAYS = {
 
 
 #: Ways that are no more, whose results are kept: the first defaults of `fine_tune`, a ladder of 2.6 at the rate of the
-#: range test, or at 1e-3 where that was unclear.
-FORMER = ("fine_tune, as it was first",)
+#: range test, or at 1e-3 where that was unclear; and restarts that began at full rate.
+FORMER = ("fine_tune, as it was first", "restarts without a rise", "restarts without a rise, snapshots")
 
 
 def _said(phase: Any) -> str:
@@ -239,7 +239,9 @@ def time_to_accuracy(root: Path, results: Results, names: Sequence[str], n_round
 
 def lines(results: Results) -> Iterator[str]:
     """A line for each way that is measured: mean and interval, and the difference to one rate with a cosine."""
-    for data in DATA:
+    for data in (*DATA, *LONGER):
+        if not results.judged(data, NETWORK, COSINE.name):
+            continue
         yield f"{data}: accuracy on test, mean and 95% interval; difference to one rate with a cosine, seed by seed"
         base = results.judged(data, NETWORK, COSINE.name)
         names = {way: USUAL[way].name if way in USUAL else f"recipe/{way}" for way in (*USUAL, *WAYS, *FORMER)}
@@ -273,7 +275,7 @@ def _epochs_until(row: Row, accuracy: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("KADENCE_DATA"), help="folder of the data sets")
-    parser.add_argument("--only", nargs="+", default=list(DATA), choices=DATA, help="data sets")
+    parser.add_argument("--only", nargs="+", default=list(DATA), choices=[*DATA, *LONGER], help="data sets")
     everything = [*USUAL, *WAYS]
     parser.add_argument("--ways", nargs="+", default=everything, choices=everything, help="which of them")
     parser.add_argument("--quick", action="store_true", help="one seed, of two ways, on groceries")
