@@ -34,7 +34,7 @@ import kadence  # before Keras: it picks an installed backend
 import keras
 import numpy as np
 from problems import DATA, LONGER, SEEDS, make_problem, strategy
-from trials import Bench, Results, Row, figures, key_of, running
+from trials import Bench, Results, Row, between, figures, gains_over, key_of, running
 
 from kadence import FindPhase, HeadPhase, TrainPhase
 from kadence._recipe import make_phases
@@ -113,6 +113,8 @@ WAYS = {
 }
 
 
+#: Those that are `fine_tune` but for one thing.
+INGREDIENTS = [way for way in WAYS if way not in ("fine_tune", "head first, then all at 1e-5")]
 #: Ways that are no more, whose results are kept: the first defaults of `fine_tune`, a ladder of 2.6 at the rate of the
 #: range test, or at 1e-3 where that was unclear; and restarts that began at full rate.
 FORMER = ("fine_tune, as it was first", "restarts without a rise", "restarts without a rise, snapshots")
@@ -250,12 +252,18 @@ def lines(results: Results) -> Iterator[str]:
             if rows:
                 seconds = sorted(row.seconds for row in rows.values())[len(rows) // 2]
                 yield f"  {way:28} {seconds:4.0f} s  {figures(rows, base)}"
+        ours = results.judged(data, NETWORK, names["fine_tune"])
+        yield "  difference to fine_tune, seed by seed:"
+        for way in INGREDIENTS:
+            gains = gains_over(ours, results.judged(data, NETWORK, names[way]))
+            if gains:
+                mean = f"{sum(gains) / len(gains):+.3f}"
+                yield f"    {way:28} {mean} {between(gains, '+')} ({len(gains)} seeds)"
         for way in WAYS:
             tried = sorted(_searched(results, data, names[way]).items())
             if tried:
                 yield f"  {way}: on val, " + ", ".join(f"{value:.3f} at {rate:g}" for rate, value in tried)
-        rows = results.judged(data, NETWORK, names["fine_tune"])
-        epochs = [_epochs_until(row, base[seed].validation or 0.0) for seed, row in rows.items() if seed in base]
+        epochs = [_epochs_until(row, base[seed].validation or 0.0) for seed, row in ours.items() if seed in base]
         yield f"  epochs until fine_tune is as accurate on val as that at its end: {', '.join(epochs)}"
 
 

@@ -239,15 +239,16 @@ def gains_over(base: dict[int, Row], rows: dict[int, Row]) -> list[float]:
 def figures(rows: dict[int, Row], base: dict[int, Row]) -> str:
     """Mean and 95% interval of the accuracy on `test`, and of the difference to `base`, seed by seed."""
     values = [row.test or 0.0 for row in rows.values()]
-    text = f"{sum(values) / len(values):.3f} {_between(values, '')} ({len(values)} seeds)"
+    text = f"{sum(values) / len(values):.3f} {between(values, '')} ({len(values)} seeds)"
     gains = gains_over(base, rows)
     if rows == base or not gains:
         return text
     sure = probability(gains, GRAIN)
-    said = f"{text}  {sum(gains) / len(gains):+.3f} {_between(gains, '+')}"
+    said = f"{text}  {sum(gains) / len(gains):+.3f} {between(gains, '+')}"
     return said if sure is None else f"{said} P(better) {sure:.3f}"
 
 
-def _between(values: list[float], sign: str) -> str:
+def between(values: list[float], sign: str) -> str:
+    """The 95% interval of their mean, or nothing where there is none."""
     ends = interval(values, GRAIN)
     return "" if ends is None else f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"
