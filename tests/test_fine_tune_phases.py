@@ -252,7 +252,16 @@ def test_features_are_stored_where_they_are_used_twice(phase, stored, test):
     job = new_job(loss=flat, tell=lines.append)
     run_phases(job, [phase])
     assert int(job.model.optimizer.iterations) == (0 if stored else BATCHES)
-    assert lines[1:] == ([f"head: range test of {test} steps"] if test else [])
+    told = [f"head: range test of {test} steps"] if test else []
+    assert lines == ["head: group_3 alone for 1 epoch", *told]
+
+
+def test_one_epoch_without_stored_features_is_no_note():
+    """The range test and it would run on them; but augmentation in a model is no reason to say anything."""
+    job = new_job(new_model([keras.layers.Dropout(0.5)]), loss=flat)
+    run_phases(job, [HeadPhase(1)])
+    assert int(job.model.optimizer.iterations) == BATCHES, "not those of a part"
+    assert job.notes == []
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_in_memory_it_leaves_nothing_and_tells_what_it_does(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
     assert (result.run_dir, result.best_epoch, result.range_test) == (None, None, None)
     assert "Without validation data there is no best epoch." in str(result)
-    assert told == ["train: 1 epochs, cosine, peak rates group_1 0.0001, group_2 0.001, group_3 0.01"]
+    assert told == ["train: 1 epoch, cosine, peak rates group_1 0.0001, group_2 0.001, group_3 0.01"]
     assert capsys.readouterr().out == ""
 
 

@@ -261,12 +261,13 @@ class Job:
             recorder.previous = recorder.record
 
     @contextlib.contextmanager
-    def trained_part(self, first: int, cached: bool) -> Iterator["TrainedPart"]:
+    def trained_part(self, first: int, cached: bool, noted: bool = True) -> Iterator["TrainedPart"]:
         """The part of the model that trains while the groups before the first are frozen.
 
         Args:
             first: Index of the first group that trains.
             cached: Whether what is before it may run once, and its outputs be stored.
+            noted: Whether it is worth a note where it cannot.
 
         Yields:
             `TrainedPart`: where it cannot, the whole model.
@@ -276,7 +277,7 @@ class Job:
                 features = cache_features(self.model, self.groups[first], self.plain_batches())
             except (ValueError, TypeError) as error:
                 note = f"Features could not be stored: {error}"
-                self.notes += [note] if note not in self.notes else []
+                self.notes += [note] if noted and note not in self.notes else []
             else:
                 with features:
                     size, held_out = self.train.batch_size, self.validation_batches()

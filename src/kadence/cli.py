@@ -103,8 +103,8 @@ def _add_finetune(commands: Any) -> None:
     add_photos(parser)
     add_backbone(parser)
     text = (
-        "auto: the head first, rates by a range test, then all groups in one cycle; plain: all groups from the start, "
-        "by the flags of plain training, any of which asks for it"
+        "auto: the head first, then all groups, at lower rates towards the input, which a range test bounds; plain: "
+        "all groups from the start, by the flags of plain training, any of which asks for it"
     )
     parser.add_argument("--recipe", choices=("auto", "plain"), help=f"{text} (default: auto)")
     add_training(parser)

@@ -72,13 +72,13 @@ class HeadPhase:
         job.train_groups([name == head for name in job.groups.names])
         if job.finished():
             return
-        job.tell(f"head: {head} alone for {self.epochs} epochs")
+        job.tell(f"head: {head} alone for {_epochs(self.epochs)}")
         last, rate = len(job.groups) - 1, self.rate
-        n_passes = self.epochs + (rate is None)
+        cached = self.cached and self.epochs + (rate is None) >= _WORTH_STORING
         with (
             job.part(),
             job.stretches() as train,
-            job.trained_part(last, self.cached and n_passes >= _WORTH_STORING) as part,
+            job.trained_part(last, cached, noted=self.epochs >= _WORTH_STORING) as part,
         ):
             if rate is None:
                 bold = bold_rate(job, 0.0)
@@ -238,7 +238,7 @@ class TrainPhase:
 
     def _train(self, job: Job, rates: Sequence[float]) -> None:
         shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
-        job.tell(f"train: {self.epochs} epochs, {self.schedule}, peak rates {shown}")
+        job.tell(f"train: {_epochs(self.epochs)}, {self.schedule}, peak rates {shown}")
         folder = job.folder if self.snapshots else None
         own = [] if folder is None else [_CycleSaver(folder / "snapshots", resume=True)]
         last_done = job.epochs_done - 1  # its backup is of what trained then
@@ -286,6 +286,10 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
         return OneCycle(lr_max, n_steps, div_factor=10.0)
     rise = round(_RISE * n_steps)
     return warmup(Cosine(lr_max, n_steps - rise), rise, lr_max / 10) if rise else Cosine(lr_max, n_steps)
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' * (number > 1)}"
 
 
 def check_phases(job: Job, phases: Sequence[Phase]) -> None:
