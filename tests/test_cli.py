@@ -86,7 +86,7 @@ def test_finetune_from_photos_to_summary(tmp_path, capsys):
     for name in ("empty.jpg", "text.jpg", "cut.jpg"):
         assert name in skipped
     assert mid_cycle.startswith("kadence: warning: The run of 2 epochs ends in the middle of a cycle")
-    assert "1 epochs and 3 epochs" in mid_cycle
+    assert "1 epoch and 3 epochs" in mid_cycle
     assert {path.name for path in out.iterdir()} == tiny.RUN_FILES
     described = json.loads((out / "run.json").read_text(encoding="utf-8"))["photos"]
     assert {name: described[name] for name in ("train", "validation", "skipped")} == {

@@ -5,21 +5,15 @@ import sys
 import keras
 import numpy as np
 import pytest
+from pictures import save, truncate
 from PIL import Image
 
-from kadence import data
-from kadence.data import ImageBatches, find_images, read_image, scan_folder, split_validation
+from kadence import _images, data
+from kadence._images import find_images, read_image
+from kadence.data import ImageBatches, scan_folder, split_validation
 
 # Keras hands torch tensors to NumPy >= 2.4 in a way that NumPy is about to forbid.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def save(path, color=RED, mode="RGB", size=(8, 8), **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, color).save(path, **options)
-    return path
 
 
 def photos(root, **counts):
@@ -30,20 +24,6 @@ def photos(root, **counts):
             save(root / name / f"{i:03d}.png", (level, 0, 0))
             level += 2
     return root
-
-
-def truncate(path):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise).save(path, "JPEG")
-    path.write_bytes(path.read_bytes()[:-500])
-    return path
-
-
-def halves(left, right, size=(40, 20)):
-    picture = Image.new("RGB", size, left)
-    picture.paste(right, (size[0] // 2, 0, size[0], size[1]))
-    return picture
 
 
 # scan_folder
@@ -200,99 +180,6 @@ def test_validation_folder_follows_the_training_classes(tmp_path):
         scan_folder(tmp_path, class_names="plum")
 
 
-# read_image
-
-
-def test_read_image_has_the_documented_shape(tmp_path):
-    pixels = read_image(str(save(tmp_path / "a.png", RED, size=(5, 9))), 4)
-    assert pixels.shape == (4, 4, 3)
-    assert pixels.dtype == np.uint8
-    assert (pixels == RED).all()
-    pixels[:] = 0  # writable
-
-
-@pytest.mark.parametrize(
-    ("orientation", "corner"),
-    # where the top-left pixel of the stored picture stands when the picture is upright (EXIF 2.32, tag 0x0112)
-    [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (4, (1, 0)), (5, (0, 0)), (6, (0, 1)), (7, (1, 1)), (8, (1, 0))],
-)
-def test_exif_orientation(tmp_path, orientation, corner):
-    picture = Image.new("RGB", (32, 32), BLUE)
-    picture.paste(RED, (0, 0, 16, 16))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    red = read_image(tmp_path / "a.jpg", 2)[..., 0] > 128
-    assert red[corner]
-    assert red.sum() == 1
-
-
-def test_the_centred_square_is_kept(tmp_path):
-    for size, box in (((60, 20), (20, 0, 40, 20)), ((20, 60), (0, 20, 20, 40))):
-        picture = Image.new("RGB", size, RED)
-        picture.paste(GREEN, box)
-        picture.save(tmp_path / "a.png")
-        assert (read_image(tmp_path / "a.png", 10)[1:-1, 1:-1] == GREEN).all()
-
-
-def test_shrinking_averages(tmp_path):
-    checkers = np.indices((64, 64)).sum(0) % 2 * 255
-    Image.fromarray(checkers.astype(np.uint8)).save(tmp_path / "a.png")
-    assert np.abs(read_image(tmp_path / "a.png", 4).astype(int) - 127.5).max() < 10
-
-
-def test_large_jpegs_keep_their_detail(tmp_path):
-    stripes = np.arange(800) // 8 % 2 * 255 * np.ones((800, 1))  # 8 pixels wide, 2 when shrunk to 200
-    Image.fromarray(stripes.astype(np.uint8)).save(tmp_path / "a.jpg", quality=95)
-    expected = np.arange(200) // 2 % 2 * 255
-    assert np.abs(read_image(tmp_path / "a.jpg", 200)[100, :, 0] - expected).mean() < 40
-
-
-def test_modes_become_rgb(tmp_path):
-    for name, level in (("grey16.png", 128 * 257), ("white16.png", 65535)):
-        Image.fromarray(np.full((8, 8), level, np.uint16)).save(tmp_path / name)
-    save(tmp_path / "grey.png", 77, "L")
-    save(tmp_path / "bits.png", 1, "1")
-    save(tmp_path / "cmyk.jpg", (0, 255, 255, 0), "CMYK", quality=100)
-    halves(RED, RED).quantize(4).save(tmp_path / "palette.png")
-    expected = {
-        "grey16.png": (128,) * 3,
-        "grey.png": (77,) * 3,
-        "bits.png": WHITE,
-        "white16.png": WHITE,
-        "cmyk.jpg": RED,
-        "palette.png": RED,
-    }
-    for name, color in expected.items():
-        np.testing.assert_allclose(read_image(tmp_path / name, 1)[0, 0], color, atol=2, err_msg=name)
-
-
-def test_transparent_pixels_lie_on_white(tmp_path):
-    save(tmp_path / "alpha.png", (255, 0, 0, 51), "RGBA")  # 20% red on 80% white
-    save(tmp_path / "grey_alpha.png", (0, 0), "LA")
-    palette = halves(RED, BLUE).quantize(2)
-    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((0, 0)))
-    np.testing.assert_allclose(read_image(tmp_path / "alpha.png", 1)[0, 0], (255, 204, 204), atol=1)
-    assert (read_image(tmp_path / "grey_alpha.png", 2) == 255).all()
-    np.testing.assert_array_equal(read_image(tmp_path / "palette.png", 20)[10, [2, 17]], [WHITE, BLUE])
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
-def test_animations_give_their_first_frame(tmp_path, name):
-    options = {"lossless": True} if name == "a.webp" else {}
-    save(tmp_path / name, RED, save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)], **options)
-    assert (read_image(tmp_path / name, 2) == RED).all()
-
-
-def test_an_unreadable_image_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"`path` must be an image that can be read.*gone\.jpg'.*No such file"):
-        read_image(tmp_path / "gone.jpg", 8)
-    with pytest.raises(ValueError, match=r"cut\.jpg'\. OSError: image file is truncated"):
-        read_image(truncate(tmp_path / "cut.jpg"), 8)
-    with pytest.raises(ValueError, match="`image_size` must be an integer >= 1, in pixels"):
-        read_image(tmp_path / "gone.jpg", 0)
-
-
 def hide(package, monkeypatch):
     """From here on, `package` cannot be imported."""
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
@@ -447,7 +334,7 @@ def test_compiled_fit_evaluate_and_predict(folder):
 
 def test_many_threads_may_read_batches(folder):
     batches = ImageBatches(folder, 4, 2, shuffle=False, memory_limit_bytes=0)
-    results = data._in_threads(lambda i: batches[i % 6][0][:, 0, 0, 0], range(30))
+    results = _images._in_threads(lambda i: batches[i % 6][0][:, 0, 0, 0], range(30))
     for i, levels in enumerate(results):
         assert levels.tolist() == [2 * k for k in range(11)][(i % 6) * 2 : (i % 6) * 2 + 2]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kadence.data import ImageBatches, find_images, read_image, scan_folder
+from kadence._images import find_images, read_image
+from kadence.data import ImageBatches, scan_folder
 from kadence.digits import write_digits
 
 pytestmark = pytest.mark.once

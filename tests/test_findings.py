@@ -26,6 +26,7 @@ from kadence import (
 )
 from kadence._findings import Finding, mid_cycle
 from kadence._planned_run import USUAL_PEAKS
+from kadence._text import counted
 from kadence.durations import run_length
 
 
@@ -94,10 +95,11 @@ def test_a_good_run_has_no_findings(schedule):
 )
 def test_mid_cycle(schedule, epochs, nearest):
     finding = found(schedule, epochs=epochs, steps_per_epoch=10)["mid-cycle"]
-    words = " and ".join(f"{budget} epochs" for budget in nearest) or "none of a whole number of epochs"
+    words = " and ".join(counted(budget, "epoch") for budget in nearest) or "none of a whole number of epochs"
     assert finding.change.endswith(f"Nearest budgets that do not: {words}.")
     rate = float(schedule.at(10 * epochs - 1))
-    assert finding.what == f"The run of {epochs} epochs ends in the middle of a cycle, at a rate of {rate:.3g}."
+    run = counted(epochs, "epoch")
+    assert finding.what == f"The run of {run} ends in the middle of a cycle, at a rate of {rate:.3g}."
     assert finding.severity == "warning"
     for budget in nearest:
         assert mid_cycle(schedule, run_length(epochs=budget, steps_per_epoch=10)) is None
@@ -108,7 +110,7 @@ def test_mid_cycle_in_steps():
     assert finding.change.endswith("do not: 300 updates and 700 updates.")
     assert the_only("mid-cycle", WarmRestarts(1.0, 100), n_steps=50).change.endswith("do not: 100 updates.")
     assert the_only("mid-cycle", WarmRestarts(1.0, 2**31 - 1), n_steps=50).change.endswith(
-        "do not: 2147483647 updates."
+        "do not: 2,147,483,647 updates."
     )
 
 
@@ -134,14 +136,14 @@ def test_the_nearest_budgets_are_the_nearest(first, mult, per_epoch, epochs, acc
     if finding is not None:
         before = next((count for count in range(epochs - 1, 0, -1) if good(count)), None)
         after = next((count for count in range(epochs + 1, 20 * epochs + 20) if good(count)), None)
-        budgets = [f"{count} epochs" for count in (before, after) if count is not None]
+        budgets = [counted(count, "epoch") for count in (before, after) if count is not None]
         words = " and ".join(budgets) or "none of a whole number of epochs"
         assert finding.change.endswith(f"do not: {words}.")
 
 
 def test_a_huge_number_of_epochs_is_judged_at_once():
     finding = mid_cycle(WarmRestarts(1.0, 3), run_length(epochs=2**31 - 1, steps_per_epoch=1))
-    assert finding.change.endswith(f"do not: {2**31 - 2} epochs.")
+    assert finding.change.endswith(f"do not: {2**31 - 2:,} epochs.")
 
 
 # The other rules
@@ -196,7 +198,7 @@ def test_a_rate_of_0_throughout():
     [
         (21, 4, 10, "has 52 updates, some with batches of two epochs, and its last 2 batches are in none."),
         (21, 4, 4, "has 21 updates, some with batches of two epochs."),
-        (3, 4, 2, "has 1 updates, some with batches of two epochs, and its last 2 batches are in none."),
+        (3, 4, 2, "has 1 update, some with batches of two epochs, and its last 2 batches are in none."),
     ],
 )
 def test_accumulation_that_does_not_divide_an_epoch(batches, accumulation, epochs, words):

@@ -287,7 +287,7 @@ class StopAtOnce(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("first", "mult", "epochs", "nearest"),
     [
-        (1, 2, 2, "1 epochs and 3 epochs"),
+        (1, 2, 2, "1 epoch and 3 epochs"),
         (1, 2, 5, "3 epochs and 7 epochs"),
         (1, 2, 8, "7 epochs and 15 epochs"),
         (2, 2, 1, "2 epochs"),

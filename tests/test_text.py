@@ -5,9 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kadence._text import rate_lines, spark_lines, sparkline, table, tables
+from kadence._text import counted, rate_lines, spark_lines, sparkline, table, tables
 
 pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 epochs"), (1, "1 epoch"), (2, "2 epochs"), (1000, "1,000 epochs"), (1.0, "1 epoch"), (2.5, "2.5 epochs")],
+)
+def test_counted(number, said):
+    assert counted(number, "epoch") == said
 
 
 def test_table():

@@ -8,6 +8,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence._planned_run import USUAL_PEAKS, PlannedRun
+from kadence._text import counted
 from kadence.durations import RunLength
 from kadence.schedules import Schedule
 
@@ -70,16 +71,16 @@ def mid_cycle(schedule: Schedule, length: RunLength, counts: int = 1) -> Finding
         return None
     rate = float(schedule.at(done - 1))
     if length.epochs is None:
-        unit, run, budgets = "updates", f"{length.n_steps}", _nearest_steps(schedule, done, counts)
+        unit, n_units, budgets = "update", length.n_steps, _nearest_steps(schedule, done, counts)
     else:
-        unit, run, budgets = "epochs", f"{length.epochs:g}", _nearest_epochs(schedule, length, counts)
-    nearest = " and ".join(f"{budget} {unit}" for budget in budgets)
+        unit, n_units, budgets = "epoch", length.epochs, _nearest_epochs(schedule, length, counts)
+    nearest = " and ".join(counted(budget, unit) for budget in budgets)
     return Finding(
         "mid-cycle",
         "warning",
-        f"The run of {run} {unit} ends in the middle of a cycle, at a rate of {rate:.3g}.",
+        f"The run of {counted(n_units, unit)} ends in the middle of a cycle, at a rate of {rate:.3g}.",
         f"`kadence.solve_cycles` gives cycles that end here. Nearest budgets that do not: "
-        f"{nearest or f'none of a whole number of {unit}'}.",
+        f"{nearest or f'none of a whole number of {unit}s'}.",
     )
 
 
@@ -184,7 +185,7 @@ def _accumulation(run: PlannedRun) -> Iterator[Finding]:
             "accumulation",
             "note",
             f"The {batches:,} batches of an epoch are not a multiple of accumulation={accumulation}: the run has "
-            f"{length.n_steps:,} updates, some with batches of two epochs"
+            f"{counted(length.n_steps, 'update')}, some with batches of two epochs"
             + (f", and its last {left} batches are in none." if left > 0 else "."),
             f"For the same updates in every epoch, change the batch size so that {accumulation} divides the batches.",
         )

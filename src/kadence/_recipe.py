@@ -8,8 +8,9 @@ import numpy as np
 
 from kadence import _checks
 from kadence._phase_rates import spread_factors
+from kadence._phase_schedules import SCHEDULES
 from kadence.groups import LayerGroups
-from kadence.phases import SCHEDULES, FindPhase, HeadPhase, Phase, TrainPhase
+from kadence.phases import FindPhase, HeadPhase, Phase, TrainPhase
 
 
 def make_phases(

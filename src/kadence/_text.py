@@ -12,8 +12,27 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _DECADES = 4.0
 
 
+def counted(number: float, noun: str) -> str:
+    """A number and a noun.
+
+    Args:
+        number: How many. Integer or float >= 0.
+        noun: Of what, for one of them.
+
+    Returns:
+        Such as "1 epoch" or "2.5 epochs".
+    """
+    shown = f"{number:g}" if isinstance(number, float) else f"{number:,}"
+    return f"{shown} {noun}{'s' * (number != 1)}"
+
+
 def table(rows: Sequence[Sequence[str]], n_left: int = 0) -> list[str]:
-    """Lines of cells in columns; the first `n_left` columns and the last, if it has no heading, are flush left."""
+    """Lines of cells in columns; the first `n_left` columns and the last, if it has no heading, are flush left.
+
+    Args:
+        rows: The heading, and rows of as many cells.
+        n_left: Number of columns. Integer >= 0.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = [position < n_left or not heading for position, heading in enumerate(rows[0])]
     return [
@@ -26,7 +45,12 @@ def table(rows: Sequence[Sequence[str]], n_left: int = 0) -> list[str]:
 
 
 def tables(rows: Sequence[tuple[str, Sequence[Sequence[str]]]], width: int) -> list[str]:
-    """Lines of rows of a name and parts of cells: as many parts side by side as `width` allows, the others below."""
+    """Lines of rows of a name and parts of cells: as many parts side by side as `width` allows, the others below.
+
+    Args:
+        rows: Pairs of a name and the parts of its row, each a sequence of cells.
+        width: Characters in a line.
+    """
     names = [[name] for name, _ in rows]
     lines: list[str] = []
     now = names

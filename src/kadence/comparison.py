@@ -13,7 +13,7 @@ from typing import Any
 from kadence import _checks
 from kadence._comparison_rows import ComparisonRow, StrategyResult, differences, last_values, make_row, mean
 from kadence._statistics import probability, smallest_told
-from kadence._text import tables
+from kadence._text import counted, tables
 
 #: Fewest values whose range covers 95%: 1 - 2 ** (1 - n).
 _ENOUGH_SEEDS = 6
@@ -139,8 +139,8 @@ class Comparison:
                 said.append(f"The {end} rate that was tried is the best for {', '.join(at_end)}: try beyond it.")
         for result in self.results:
             if result.failures:
-                n = len(result.failures)
-                said.append(f"{n} judged trial{'s' * (n > 1)} of {result.strategy} gave no value: {result.failures[0]}")
+                failed = counted(len(result.failures), "judged trial")
+                said.append(f"{failed} of {result.strategy} gave no value: {result.failures[0]}")
         return said
 
     def __str__(self) -> str:

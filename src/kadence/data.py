@@ -7,19 +7,17 @@ broken file, ignores the EXIF orientation, and cannot give a resumed run the ord
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from kadence._checks import did_you_mean, extra, integer, number, sentence, sequence
+from kadence._checks import did_you_mean, integer, number, sentence, sequence
+from kadence._images import broken, existing_folder, find_images, is_hidden, is_image, read_images
+from kadence._text import counted
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 
 
@@ -83,14 +81,14 @@ def scan_folder(
         >>> train = scan_folder("photos/train")
         >>> test = scan_folder("photos/test", class_names=train.class_names)
     """
-    root = _existing_folder(folder)
+    root = existing_folder(folder)
     folders = _class_folders(root)
     known = None if class_names is None else sequence("class_names", class_names, "be a sequence of class names")
     _check_classes(root, list(folders), known)
     names = list(folders) if known is None else known
     found = [(path, name) for name, below in folders.items() for path in find_images(below)]
-    reasons = _broken([path for path, _ in found])
-    strays = [(path, "not in a class folder") for path in sorted(root.iterdir()) if _is_image(path)]
+    reasons = broken([path for path, _ in found])
+    strays = [(path, "not in a class folder") for path in sorted(root.iterdir()) if is_image(path)]
     skipped = (*strays, *reasons.items())
     if strict and skipped:
         raise ValueError(sentence("folder", "hold only images that can be used", str(root), _summary(skipped)))
@@ -104,59 +102,6 @@ def scan_folder(
         warnings.warn(f"In {str(root)!r}: {_summary(skipped)}", stacklevel=2)
     index = {name: label for label, name in enumerate(names)}
     return ImageFolder(root, tuple(good), tuple(index[name] for name in good.values()), tuple(names), skipped)
-
-
-def find_images(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Paths of the image files in a folder and the folders below it, sorted; nothing is opened.
-
-    Links are followed, each folder is visited once, hidden files and folders are left out.
-
-    Args:
-        folder: The folder to look through.
-
-    Returns:
-        The paths, which begin with `folder`.
-
-    Raises:
-        ValueError: If the folder does not exist.
-    """
-    waiting, visited, found = [_existing_folder(folder)], set(), []
-    while waiting:
-        here = waiting.pop()
-        if os.path.realpath(here) in visited:
-            continue
-        visited.add(os.path.realpath(here))
-        entries = sorted(here.iterdir(), key=Path.as_posix, reverse=True)
-        found += [path for path in entries if _is_image(path)]
-        waiting += [path for path in entries if path.is_dir() and not _is_hidden(path)]
-    return tuple(sorted(found, key=Path.as_posix))
-
-
-def read_image(path: str | os.PathLike[str], image_size: int) -> np.ndarray:
-    """Decode one image to a square of raw RGB pixels.
-
-    The image is turned upright (EXIF); grey, palette, CMYK and 16-bit images become 8-bit RGB; transparent pixels lie
-    on white; an animation gives its first frame. The largest centred square is cut out and resized, bilinear with
-    antialiasing, as with `crop_to_aspect_ratio=True` in Keras.
-
-    Args:
-        path: The image file: JPEG, PNG, BMP, GIF or WebP.
-        image_size: Side of the square, in pixels. Integer >= 1.
-
-    Returns:
-        Array of shape (image_size, image_size, 3), uint8, 0 to 255.
-
-    Raises:
-        ValueError: If the file is missing or cannot be decoded.
-        ImportError: If Pillow is not installed.
-    """
-    image_size = integer("image_size", image_size, minimum=1, unit="in pixels")
-    image_ops = extra("PIL.ImageOps", "cli", "Reading images")
-    try:
-        picture = _decode(Path(path), 2 * image_size)
-    except Exception as error:
-        raise ValueError(sentence("path", "be an image that can be read", str(path), _reason(error) + ".")) from error
-    return np.array(image_ops.fit(picture, (image_size, image_size), _pillow().Resampling.BILINEAR))
 
 
 def split_validation(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:
@@ -245,7 +190,7 @@ class ImageBatches(keras.utils.PyDataset):
         self._labels = np.asarray(folder.labels, np.int32)
         limit = integer("memory_limit_bytes", memory_limit_bytes, minimum=0, maximum=2**63 - 1, unit="in bytes")
         fits = len(folder.paths) * self.image_size**2 * 3 <= limit
-        self._pixels = _read_images(folder.paths, self.image_size) if fits else None
+        self._pixels = read_images(folder.paths, self.image_size) if fits else None
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -283,98 +228,17 @@ class ImageBatches(keras.utils.PyDataset):
 
     def _images(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._pixels is None:
-            pixels = _read_images([self.folder.paths[i] for i in chosen], self.image_size)
+            pixels = read_images([self.folder.paths[i] for i in chosen], self.image_size)
         else:
             pixels = self._pixels[chosen]
         return pixels.astype(np.float32), self._labels[chosen]
-
-
-def _pillow() -> Any:
-    return extra("PIL.Image", "cli", "Reading images")
-
-
-def _decode(path: Path, at_least: int) -> Any:
-    """The upright RGB picture; a JPEG much larger than `at_least` pixels a side is decoded at 1/2, 1/4 or 1/8."""
-    with _pillow().open(path, formats=FORMATS) as picture:
-        picture.draft(None, (at_least, at_least))
-        extra("PIL.ImageOps", "cli", "Reading images").exif_transpose(picture, in_place=True)
-        return _as_rgb(picture)
-
-
-def _as_rgb(picture: Any) -> Any:
-    image = _pillow()
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        picture = image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = image.alpha_composite(image.new("RGBA", layer.size, "white"), layer)
-    return picture.convert("RGB")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, _pillow().UnidentifiedImageError):
-        return "not a JPEG, PNG, BMP, GIF or WebP image"
-    return f"{type(error).__name__}: {error}".rstrip(".")
-
-
-def _read_images(paths: Sequence[Path], image_size: int) -> np.ndarray:
-    """Uint8 array (len(paths), image_size, image_size, 3), decoded several at a time; a broken file is an error."""
-    pixels = np.empty((len(paths), image_size, image_size, 3), np.uint8)
-
-    def fill(position: int) -> None:
-        pixels[position] = read_image(paths[position], image_size)
-
-    _in_threads(fill, range(len(paths)))
-    return pixels
-
-
-def _broken(paths: Sequence[Path]) -> dict[Path, str]:
-    """Path -> reason of the files that do not decode."""
-    bomb = _pillow().DecompressionBombWarning
-
-    def problem(path: Path) -> str | None:
-        try:
-            _decode(path, 1)
-        except Exception as error:
-            return _reason(error)
-        return None
-
-    with warnings.catch_warnings():  # around the pool, not in it: the filters are global
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", bomb)
-        reasons = _in_threads(problem, paths)
-    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-
-
-def _in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, items))
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith((".", "__MACOSX"))
-
-
-def _is_image(path: Path) -> bool:
-    looks_like_one = path.suffix.lower() in SUFFIXES and not _is_hidden(path)
-    return looks_like_one and (path.is_file() or path.is_symlink()) and not path.is_dir()
-
-
-def _existing_folder(folder: str | os.PathLike[str]) -> Path:
-    if not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(sentence("folder", "be the path of a folder", folder))
-    path = Path(folder)
-    if not path.is_dir():
-        remedy = "That is a file." if path.exists() else "There is nothing at that path."
-        raise ValueError(sentence("folder", "be an existing folder", str(folder), remedy))
-    return path
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
     """Class name -> sub-folder, sorted by name."""
     folders: dict[str, Path] = {}
     for path in sorted(root.iterdir()):
-        if path.is_dir() and not _is_hidden(path):
+        if path.is_dir() and not is_hidden(path):
             name = unicodedata.normalize("NFC", path.name).strip()
             remedy = f"{folders[name].name!r} is that class too: rename or merge." if name in folders else ""
             if not name or any("\ud800" <= letter <= "\udfff" for letter in name):
@@ -383,7 +247,7 @@ def _class_folders(root: Path) -> dict[str, Path]:
                 raise ValueError(sentence("class_folder", "have a name of its own, in Unicode", path.name, remedy))
             folders[name] = path
     if not folders:
-        n_images = sum(_is_image(path) for path in root.iterdir())
+        n_images = sum(is_image(path) for path in root.iterdir())
         remedy = f"Put its {n_images} photos into one sub-folder per class." if n_images else "It holds no sub-folder."
         raise ValueError(sentence("folder", "hold one sub-folder per class", str(root), remedy))
     return dict(sorted(folders.items()))
@@ -411,4 +275,4 @@ def _first(texts: Sequence[str], separator: str) -> str:
 def _summary(skipped: Sequence[tuple[Path, str]]) -> str:
     """A sentence that counts the skipped files and names the first five with their reasons."""
     named = _first([f"{str(path)!r} ({reason})" for path, reason in skipped], "; ")
-    return f"{len(skipped)} image file{'s' * (len(skipped) > 1)} cannot be used: {named}." if skipped else ""
+    return f"{counted(len(skipped), 'image file')} cannot be used: {named}." if skipped else ""

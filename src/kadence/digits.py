@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from kadence._checks import extra, integer, sentence
-from kadence.data import find_images
+from kadence._images import find_images
 
 
 def write_digits(folder: str | os.PathLike[str], *, n_train: int = 1000, n_test: int = 1000, seed: int = 0) -> Path:

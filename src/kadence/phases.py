@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from kadence import _checks
-from kadence._job import Job, TrainedPart
+from kadence._job import Job
 from kadence._phase_rates import RATE_RULES, SPREAD, bold_rate, peak_of, range_test_of, spread_factors
+from kadence._phase_schedules import SCHEDULES, make_schedule
+from kadence._text import counted
 from kadence.batch_norm import recompute_batch_norm
-from kadence.budgets import solve_cycles
 from kadence.callbacks import SnapshotSaver
 from kadence.freezing import freeze_to
-from kadence.schedules import Constant, Cosine, OneCycle, Schedule, WarmRestarts, warmup
+from kadence.schedules import Schedule
 
-SCHEDULES = ("one-cycle", "cosine", "warm-restarts", "constant")
-#: Share of a phase in which the rate rises before a cosine, or before all its restarts together.
-_RISE = 0.1
 #: Passes through the data from which on it pays to store the outputs of what is frozen.
 _WORTH_STORING = 2
 
@@ -72,7 +70,7 @@ class HeadPhase:
         job.train_groups([name == head for name in job.groups.names])
         if job.finished():
             return
-        job.tell(f"head: {head} alone for {_epochs(self.epochs)}")
+        job.tell(f"head: {head} alone for {counted(self.epochs, 'epoch')}")
         last, rate = len(job.groups) - 1, self.rate
         cached = self.cached and self.epochs + (rate is None) >= _WORTH_STORING
         with (
@@ -132,8 +130,8 @@ class FindPhase:
         job.train_groups([True] * len(job.groups))
         factors = spread_factors(len(job.groups), self.spread)
         bold = bold_rate(job, factors[-2] if len(factors) > 1 else 1.0)
-        whole = TrainedPart(job.model, job.train_batches(), None, True)
-        job.found = range_test_of(job, whole, self.rule, bold, self.n_steps, job.groups, factors)
+        with job.trained_part(0, cached=False) as whole:
+            job.found = range_test_of(job, whole, self.rule, bold, self.n_steps, job.groups, factors)
         rate = peak_of(job, job.found, "model", self.rule, bold)
         job.rates = [rate * factor for factor in factors]
 
@@ -238,7 +236,7 @@ class TrainPhase:
 
     def _train(self, job: Job, rates: Sequence[float]) -> None:
         shown = ", ".join(f"{name} {rate:.3g}" for name, rate in zip(job.groups.names, rates, strict=True))
-        job.tell(f"train: {_epochs(self.epochs)}, {self.schedule}, peak rates {shown}")
+        job.tell(f"train: {counted(self.epochs, 'epoch')}, {self.schedule}, peak rates {shown}")
         folder = job.folder if self.snapshots else None
         own = [] if folder is None else [_CycleSaver(folder / "snapshots", resume=True)]
         last_done = job.epochs_done - 1  # its backup is of what trained then
@@ -258,38 +256,6 @@ class TrainPhase:
 
 
 Phase = HeadPhase | FindPhase | TrainPhase
-
-
-def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Schedule:
-    """A schedule that ends with a phase; a phase of fewer than 5 steps is constant, unless it has restarts.
-
-    Args:
-        name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it; from a tenth of the
-            peak both), "warm-restarts" (a rise from 0 in each, over 10% of the phase in all) or "constant".
-        lr_max: Its peak. Float > 0.
-        n_steps: Length of the phase, in optimizer steps. Integer >= 1.
-        cycles: Number of warm restarts.
-
-    Returns:
-        `Schedule`.
-
-    Raises:
-        ValueError: If the phase is too short for the cycles.
-    """
-    if name == "warm-restarts":
-        first, growth = solve_cycles(n_steps, cycles, 2.0, max_change=0.5)
-        rise = min(round(_RISE * n_steps / cycles), first // 4)
-        return WarmRestarts(lr_max, first, growth, warmup_steps=rise)
-    if name == "constant" or n_steps < 5:
-        return Constant(lr_max)
-    if name == "one-cycle":
-        return OneCycle(lr_max, n_steps, div_factor=10.0)
-    rise = round(_RISE * n_steps)
-    return warmup(Cosine(lr_max, n_steps - rise), rise, lr_max / 10) if rise else Cosine(lr_max, n_steps)
-
-
-def _epochs(number: int) -> str:
-    return f"{number} epoch{'s' * (number > 1)}"
 
 
 def check_phases(job: Job, phases: Sequence[Phase]) -> None:

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._images import find_images, read_image
 from kadence._snapshot_files import INDEX
-from kadence.data import find_images, read_image
 from kadence.ensemble import SnapshotEnsemble
 from kadence.run import SNAPSHOTS
 from kadence.tta import predict_augmented
