@@ -37,6 +37,7 @@ from problems import DATA, LONGER, SEEDS, make_problem, strategy
 from trials import Bench, Results, Row, between, figures, gains_over, key_of, running
 
 from kadence import FindPhase, HeadPhase, TrainPhase
+from kadence._problem import Problem
 from kadence._recipe import make_phases
 from kadence._trial_plan import SEARCH_SEED
 from kadence._trials import Trial, run_trial
@@ -127,6 +128,14 @@ def _said(phase: Any) -> str:
     return f"{type(phase).__name__}({told})"
 
 
+def tune(problem: Problem, built: Any, epochs: int, seed: int, **options: Any) -> kadence.FineTuneResult:
+    """What `fine_tune` makes of a model and its groups, as `problem.build` gives them."""
+    model, groups = built
+    model.compile("adam", problem.loss, metrics=["accuracy"])
+    train, held_out = (part and part.arrays for part in (problem.train, problem.validation))
+    return kadence.fine_tune(model, train, held_out, epochs=epochs, groups=groups, seed=seed, verbose=0, **options)
+
+
 def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -> Row:
     """The row of a call of `fine_tune`, which is made unless it is in the results."""
     name, problem = make_problem(bench.root, data, NETWORK)
@@ -139,18 +148,15 @@ def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -
     if known is not None:
         return known
     bench.check_time()
-    model, groups = problem.build(seed)
-    model.compile("adam", problem.loss, metrics=["accuracy"])
-    train, held_out, test = (part and part.arrays for part in (problem.train, problem.validation, problem.test))
+    built = problem.build(seed)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         options |= {"run_dir": Path(folder) / "run"} if options.get("snapshots") else {}
-        result = kadence.fine_tune(
-            model, train, held_out, epochs=epochs, groups=groups, seed=seed, verbose=0, **options
-        )
+        result = tune(problem, built, epochs, seed, **options)
         seconds = round(time.perf_counter() - began, 1)
         alike = {other: told for other, told in WAYS.items() if told.trains_like(WAYS[way])}
-        judged = {other: result.ensemble() if told.ensemble else model for other, told in alike.items()}
+        judged = {other: result.ensemble() if told.ensemble else result.model for other, told in alike.items()}
+        test = problem.test and problem.test.arrays
         accuracy = {other: _accuracy(by, test) if phase == "judge" else None for other, by in judged.items()}
     curve = [row["val_accuracy"] for row in result.history]
     rows = {
@@ -166,7 +172,7 @@ def run(bench: Bench, data: str, way: str, rate: float, seed: int, phase: str) -
         bench.results.add(row)
         print(f"{data:10} {other:28} {rate:<8.3g} {phase} {seed}  {curve[-1]:.3f}", end="  ")
         print(f"{'' if row.test is None else f'test {row.test:.3f}'}  {seconds:.0f} s {row.reason}", flush=True)
-    del model, result, judged
+    del built, result, judged
     gc.collect()
     return rows[way]
 
@@ -223,12 +229,8 @@ def time_to_accuracy(root: Path, results: Results, names: Sequence[str], n_round
             seed = max(number, 0)
             base = run_trial(problem, Trial(COSINE, rate, seed, "search", name))
             for way, measured in shares.items():
-                model, groups = problem.build(seed)
-                model.compile("adam", problem.loss, metrics=["accuracy"])
-                train, held_out = (part and part.arrays for part in (problem.train, problem.validation))
-                epochs, clock = round(WAYS[way].share * problem.epochs), _Clock()
-                given = {"epochs": epochs, "groups": groups, "seed": seed, "verbose": 0, "callbacks": [clock]}
-                kadence.fine_tune(model, train, held_out, **given)
+                built, clock = problem.build(seed), _Clock()
+                tune(problem, built, round(WAYS[way].share * problem.epochs), seed, callbacks=[clock])
                 share = [at / base.seconds for at, accuracy in clock.reached if accuracy >= (base.validation or 0.0)]
                 if number >= 0:
                     measured.append(min(share, default=math.inf))
@@ -253,18 +255,28 @@ def lines(results: Results) -> Iterator[str]:
                 seconds = sorted(row.seconds for row in rows.values())[len(rows) // 2]
                 yield f"  {way:28} {seconds:4.0f} s  {figures(rows, base)}"
         ours = results.judged(data, NETWORK, names["fine_tune"])
-        yield "  difference to fine_tune, seed by seed:"
+        if ours:
+            yield f"  difference to fine_tune, seed by seed, and on val, where its loss is {_mean_loss(ours):.2f}:"
         for way in INGREDIENTS:
-            gains = gains_over(ours, results.judged(data, NETWORK, names[way]))
-            if gains:
-                mean = f"{sum(gains) / len(gains):+.3f}"
-                yield f"    {way:28} {mean} {between(gains, '+')} ({len(gains)} seeds)"
+            rows = results.judged(data, NETWORK, names[way])
+            if gains := gains_over(ours, rows):
+                shown = f"{sum(gains) / len(gains):+.3f} {between(gains, '+')} ({len(gains)} seeds)"
+                yield f"    {way:28} {shown}{'' if WAYS[way].ensemble else _on_val(rows, ours)}"
         for way in WAYS:
             tried = sorted(_searched(results, data, names[way]).items())
             if tried:
                 yield f"  {way}: on val, " + ", ".join(f"{value:.3f} at {rate:g}" for rate, value in tried)
         epochs = [_epochs_until(row, base[seed].validation or 0.0) for seed, row in ours.items() if seed in base]
         yield f"  epochs until fine_tune is as accurate on val as that at its end: {', '.join(epochs)}"
+
+
+def _mean_loss(rows: dict[int, Row]) -> float:
+    return sum(row.val_loss or 0.0 for row in rows.values()) / len(rows)
+
+
+def _on_val(rows: dict[int, Row], ours: dict[int, Row]) -> str:
+    gains = [(row.validation or 0.0) - (ours[seed].validation or 0.0) for seed, row in rows.items() if seed in ours]
+    return f"  {sum(gains) / len(gains):+.3f}, loss {_mean_loss(rows):.2f}"
 
 
 def _searched(results: Results, data: str, name: str) -> dict[float, float]:
