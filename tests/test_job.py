@@ -1,15 +1,14 @@
 """What the phases have in common: batches that repeat themselves, groups that train, and what a phase leaves."""
 
 import fine_tuning
-import keras
 import numpy as np
 import pytest
 import tiny
 
 from kadence._compiled import Compiled
 from kadence._head import groups_with_head
-from kadence._job import Augmented, Job, TrainedPart
-from kadence._trial_data import ArrayBatches, Data
+from kadence._job import Job, TrainedPart
+from kadence._trial_data import Data
 from kadence.schedules import Constant
 
 
@@ -27,24 +26,6 @@ def train(job, epochs=1):
     job.compiled.compile(job.model, Constant(1e-2), job.groups, [1e-3, 1e-3, 1e-2])
     with job.stretches() as stretch:
         stretch(TrainedPart(job.model, job.train_batches(), None, True), range(epochs))
-
-
-def test_an_augmented_batch_follows_from_seed_epoch_and_place():
-    noise = keras.layers.GaussianNoise(1.0)
-
-    def drawn(seed, epoch, index):
-        batches = Augmented(ArrayBatches(fine_tuning.data(), 20, seed=0), noise, seed)
-        batches.set_epoch(epoch)
-        return batches[index]
-
-    x, y = drawn(1, 2, 0)
-    again, labels = drawn(1, 2, 0)
-    assert tiny.same(x, again)
-    assert tiny.same(y, labels)
-    assert x.shape == (20, fine_tuning.SIZE, fine_tuning.SIZE, 3)
-    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
-        assert not tiny.same(x, drawn(*other)[0]), other
-    assert len(Augmented(ArrayBatches(fine_tuning.data(), 20), noise, 0)) == 3
 
 
 def test_the_order_follows_the_seed():

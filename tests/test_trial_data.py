@@ -1,11 +1,12 @@
 """The data of a trial: every row once an epoch, in an order of the seed, as often as one likes."""
 
+import fine_tuning
 import keras
 import numpy as np
 import pytest
 import tiny
 
-from kadence._trial_data import ArrayBatches, Data, follow_epochs
+from kadence._trial_data import ArrayBatches, Augmented, Data, follow_epochs
 from kadence.data import ImageBatches, scan_folder
 
 X, Y = np.arange(10.0), np.arange(10) % 2
@@ -93,3 +94,21 @@ def test_a_dataset_without_epochs_needs_no_callback():
     (callback,) = follow_epochs(Data("train", (X, Y), 4).batches(seed=0))
     assert isinstance(callback, keras.callbacks.Callback)
     assert Data("train", (X, Y), 4).first(2)[0].tolist() == [0.0, 1.0]
+
+
+def test_an_augmented_batch_follows_from_seed_epoch_and_place():
+    noise = keras.layers.GaussianNoise(1.0)
+
+    def drawn(seed, epoch, index):
+        batches = Augmented(ArrayBatches(fine_tuning.data(), 20, seed=0), noise, seed)
+        batches.set_epoch(epoch)
+        return batches[index]
+
+    x, y = drawn(1, 2, 0)
+    again, labels = drawn(1, 2, 0)
+    assert tiny.same(x, again)
+    assert tiny.same(y, labels)
+    assert x.shape == (20, fine_tuning.SIZE, fine_tuning.SIZE, 3)
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert not tiny.same(x, drawn(*other)[0]), other
+    assert len(Augmented(ArrayBatches(fine_tuning.data(), 20), noise, 0)) == 3

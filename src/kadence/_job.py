@@ -17,7 +17,7 @@ from kadence._compiled import Compiled
 from kadence._pipeline import method, prepared
 from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
-from kadence._trial_data import Data, follow_epochs
+from kadence._trial_data import Augmented, Data, follow_epochs
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
 from kadence.features import cache_features
 from kadence.freezing import set_trained
@@ -27,41 +27,6 @@ from kadence.records import RateRecord, write_text
 
 Row = dict[str, Any]
 _END, _RECORD, _NOTES = "end.weights.h5", "rates.json", "notes.json"
-
-
-class Augmented(keras.utils.PyDataset):
-    """Batches whose inputs go through an augmentation, which is random in a way that a resumed run repeats.
-
-    Args:
-        batches: A PyDataset of batches (x, y) or (x, y, sample_weight).
-        augment: Layer that is called on `x` with `training=True`.
-        seed: Seed. Integer >= 0.
-    """
-
-    def __init__(self, batches: Any, augment: keras.layers.Layer, seed: int):
-        super().__init__()
-        self._batches, self._augment, self._seed, self._epoch = batches, augment, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the order and the augmentations of an epoch.
-
-        Args:
-            epoch: Index of the epoch, in epochs since the start of the phase. Integer >= 0.
-        """
-        self._epoch = epoch
-        self._batches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> Any:
-        x, *rest = self._batches[index]
-        states = [variable for variable in self._augment.variables if variable.name == "seed_generator_state"]
-        for position, state in enumerate(states):
-            rng = np.random.default_rng([self._seed, self._epoch, index, position])
-            state.assign(rng.integers(0, 2**31, size=2))
-        augmented = self._augment(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=True)
-        return (keras.tree.map_structure(lambda a: np.asarray(keras.ops.convert_to_numpy(a)), augmented), *rest)
 
 
 class _Rows(keras.callbacks.Callback):

@@ -78,7 +78,13 @@ def seed_of_run(seed: int, run: int) -> int:
 
 @dataclass(frozen=True)
 class Move:
-    """What a sweep does with each group: rate = factor * swept rate + still."""
+    """What a sweep does with each group: rate = factor * swept rate + still.
+
+    Args:
+        name: The group that is swept, or "all".
+        factors: Of each group, the factor on the swept rate.
+        still: Of each group, the rate that is added.
+    """
 
     name: str
     factors: list[float]

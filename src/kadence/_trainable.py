@@ -6,7 +6,11 @@ from kadence._walk import Unit
 
 
 class Flags:
-    """Which layers and variables of a model are trainable."""
+    """Which layers and variables of a model are trainable.
+
+    Args:
+        model: Built `keras.Model`.
+    """
 
     def __init__(self, model: Any):
         self.layers = [(layer, layer._trainable) for layer in model._flatten_layers()]

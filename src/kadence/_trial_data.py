@@ -1,4 +1,4 @@
-"""Data of a comparison: what `fit` takes, as batches that every trial can go through again in its own seed's order."""
+"""What `fit` takes, as batches that every trial and phase can go through again in its own seed's order."""
 
 import copy
 import functools
@@ -175,3 +175,38 @@ def _row_digests(tree: Any, n_rows: int = 0) -> list[bytes]:
     if not leaves:
         return [b""] * n_rows
     return [hashlib.sha256(b"".join(leaf[row].tobytes() for leaf in leaves)).digest() for row in range(len(leaves[0]))]
+
+
+class Augmented(keras.utils.PyDataset):
+    """Batches whose inputs go through an augmentation, which is random in a way that a resumed run repeats.
+
+    Args:
+        batches: A PyDataset of batches (x, y) or (x, y, sample_weight).
+        augment: Layer that is called on `x` with `training=True`.
+        seed: Seed. Integer >= 0.
+    """
+
+    def __init__(self, batches: Any, augment: keras.layers.Layer, seed: int):
+        super().__init__()
+        self._batches, self._augment, self._seed, self._epoch = batches, augment, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order and the augmentations of an epoch.
+
+        Args:
+            epoch: Index of the epoch, in epochs since the start of the phase. Integer >= 0.
+        """
+        self._epoch = epoch
+        self._batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Any:
+        x, *rest = self._batches[index]
+        states = [variable for variable in self._augment.variables if variable.name == "seed_generator_state"]
+        for position, state in enumerate(states):
+            rng = np.random.default_rng([self._seed, self._epoch, index, position])
+            state.assign(rng.integers(0, 2**31, size=2))
+        augmented = self._augment(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=True)
+        return (keras.tree.map_structure(lambda a: np.asarray(keras.ops.convert_to_numpy(a)), augmented), *rest)
