@@ -5,7 +5,7 @@
 A cell is a data set, a network, an optimizer, a schedule and a ladder. Each cell looks for its own best rate on `val`,
 in the same way, and is then judged on `test` from five seeds; see `problems.py`. The contested cells come first.
 Results are appended to a CSV as they come, and what is in it, also from another machine, is not measured again.
-Without --data the table is printed. `pretrain_vgg.py` has to run before the cells of the VGG.
+Without --data the tables are printed, as the docs have them. `pretrain_vgg.py` has to run before the cells of the VGG.
 """
 
 # backends: tensorflow
@@ -14,6 +14,7 @@ import argparse
 import fnmatch
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ import kadence  # noqa: F401 - before Keras: it picks an installed backend
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from problems import DATA, LADDERS, SCHEDULES, SEEDS, VGG_WEIGHTS, strategy
-from trials import GRAIN, Bench, Results, figures, gains_over, running
+from trials import GRAIN, Bench, Results, Row, between, gains_over, running
 
 from kadence._statistics import interval
 
@@ -72,23 +73,49 @@ def measure(bench: Bench, chosen: list[Cell]) -> None:
     for _, group in itertools.groupby(chosen, key=lambda cell: cell[:4]):
         members = list(group)
         made = {cell: strategy(cell.optimizer, cell.ladder, cell.schedule) for cell in members}
-        rates = {cell: bench.best_rate(cell.data, cell.network, made[cell]) for cell in members}
+        rates = {
+            cell: bench.best_rate(cell.data, cell.network, made[cell], _near(bench.results, cell)) for cell in members
+        }
         for seed, cell in itertools.product(SEEDS, members):
             bench.judge(cell.data, cell.network, made[cell], rates[cell], seed)
 
 
-def lines(results: Results, chosen: list[Cell]) -> Iterator[str]:
-    """A line for each cell that is measured: mean and interval, and the difference to one rate with a cosine."""
-    for place, group in itertools.groupby(sorted(chosen, key=lambda cell: cell[:3]), key=lambda cell: cell[:3]):
-        members = list(group)
-        base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
+def _near(results: Results, cell: Cell) -> float | None:
+    """The best rate of the same ladder under a cosine: a search that begins there ends sooner."""
+    known = results.judged(cell.data, cell.network, cell._replace(schedule=REFERENCE[0]).strategy_name)
+    return next((row.rate for row in known.values()), None)
+
+
+def tables(results: Results, chosen: list[Cell]) -> Iterator[str]:
+    """A Markdown table for each network and optimizer: what is measured, beside one rate with a cosine."""
+    for block in BLOCKS:
+        members = [cell for cell in chosen if cell[1:3] == block]
         measured = {cell: results.judged(cell.data, cell.network, cell.strategy_name) for cell in members}
-        if any(measured.values()):
-            yield f"{'/'.join(place)}: accuracy on test, 95% interval; difference to one rate with a cosine"
-        for cell, rows in measured.items():
-            if rows:
-                rate = next(iter(rows.values())).rate
-                yield f"  {cell.schedule:14} {cell.ladder:9} {rate:<8.3g} {figures(rows, base)}"
+        if not any(measured.values()):
+            continue
+        yield f"| {', '.join(block)} | {' | '.join(DATA)} |\n|{'---|' * (1 + len(DATA))}"
+        for kind in itertools.product(SCHEDULES, LADDERS):
+            texts = [_text(results, Cell(data, *block, *kind), measured) for data in DATA]
+            if any(texts):
+                yield f"| {', '.join(kind)} | {' | '.join(texts)} |"
+        yield ""
+
+
+def _text(results: Results, cell: Cell, measured: dict[Cell, dict[int, Row]]) -> str:
+    """A cell of a table: mean, rate, and the difference with its interval; of the reference, its own interval."""
+    rows = measured.get(cell)
+    if not rows:
+        return ""
+    base = results.judged(cell.data, cell.network, Cell(*cell[:3], *REFERENCE).strategy_name)
+    values, gains = [row.test or 0.0 for row in rows.values()], gains_over(base, rows)
+    rate = f"{next(iter(rows.values())).rate:.0e}".replace("e-0", "e-")
+    text = f"{sum(values) / len(values):.3f} at {rate}"
+    if rows == base or not gains:
+        text = f"{text} {between(values, '')}"
+    else:
+        text = f"{text}, {sum(gains) / len(gains):+.3f} {between(gains, '+')}"
+    missing = "" if len(rows) >= len(SEEDS) else f" ({len(rows)} seeds)"
+    return re.sub(r"\b0\.(?=\d{3})", ".", text) + missing
 
 
 def _gains(results: Results, place: tuple[str, str, str], kind: tuple[str, str]) -> list[float]:
@@ -160,7 +187,7 @@ def main() -> None:
             print("Without the VGG: run pretrain_vgg.py first.")
         with running(Path(options.data), results, options.budget_minutes) as bench:
             measure(bench, chosen)
-    print("\n".join(lines(results, chosen)))
+    print("\n".join(tables(results, chosen)))
     if options.picture is not None:
         draw(results, options.picture)
 

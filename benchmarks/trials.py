@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -192,14 +193,14 @@ class Bench:
             pass
         return finished[0][1]
 
-    def best_rate(self, data: str, network: str, chosen: kadence.Strategy) -> float:
-        """The rate of a strategy with the best accuracy on `val`."""
+    def best_rate(self, data: str, network: str, chosen: kadence.Strategy, near: float | None = None) -> float:
+        """The rate of a strategy with the best accuracy on `val`, sought from `near` on."""
         trial = functools.partial(self.run, data, network, chosen, seed=SEARCH_SEED, phase="search")
-        return self.best_of(lambda rate: trial(rate=rate), chosen.optimizer)
+        return self.best_of(lambda rate: trial(rate=rate), chosen.optimizer, near)
 
-    def best_of(self, run: Callable[[float], Row], optimizer: str) -> float:
+    def best_of(self, run: Callable[[float], Row], optimizer: str, near: float | None = None) -> float:
         """The rate with the best accuracy on `val`: of three half a decade apart, and beyond while an end is best."""
-        middle = MIDDLE[optimizer]
+        middle = MIDDLE[optimizer] if near is None else round(2 * math.log10(near))
         tried: dict[int, tuple[float, float]] = {}
         while True:
             for place in (middle, middle - 1, middle + 1) if not tried else (min(tried) - 1, max(tried) + 1):
