@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -32,6 +33,16 @@ def fresh(monkeypatch, tmp_path):
 def chosen():
     _backend.choose_backend()
     return os.environ.get("KERAS_BACKEND")
+
+
+def test_versions_of_packages_under_another_name(monkeypatch):
+    """tensorflow-cpu is imported as tensorflow, which has no metadata then."""
+    known = types.ModuleType("elsewhere")
+    known.__version__ = "1.2"
+    monkeypatch.setitem(sys.modules, "elsewhere", known)
+    assert _backend.version_of("elsewhere") == "1.2"
+    assert _backend.version_of("nowhere") == "unknown"
+    assert _backend.version_of("pytest") == pytest.__version__
 
 
 def write_config(home, backend):

@@ -227,3 +227,17 @@ def test_torch_records_no_gradients():
     recompute_batch_norm(model, [np.ones((2, 2), "float32")])
     assert not norm.moving_mean.value.requires_grad
     assert norm.gamma.value.requires_grad
+
+
+def batches_of_sizes(*sizes):
+    return [(np.full((size, 3), float(number)), np.zeros(size)) for number, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "left"), [((4, 4, 4), 3), ((4, 4, 1), 2), ((4,), 1), ((), 0), ((2, 4), 2), ((4, 1, 4), 3)]
+)
+def test_a_smaller_last_batch_is_left_out(sizes, left):
+    batches = batches_of_sizes(*sizes)
+    full = batch_norm.FullBatches(batches)
+    for _ in range(2):
+        assert [x[0, 0] for x, _ in full] == list(range(left))

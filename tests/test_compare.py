@@ -37,16 +37,19 @@ def compare(strategies=STRATEGIES, builder=compare_models.build, **changes):
     return kadence.compare(builder, *parts, strategies, **{**known, **changes})
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_strategies_are_compared_and_kept(tmp_path):
     seen = []
-    found = compare(
-        seeds=1, rates=[0.1], store=tmp_path / "s", on_trial=lambda trial, outcome, done, n: seen.append((done, n))
-    )
+    with pytest.warns(UserWarning, match="`seeds` is 1: no interval"):
+        found = compare(
+            seeds=1, rates=[0.1], store=tmp_path / "s", on_trial=lambda trial, outcome, done, n: seen.append((done, n))
+        )
     assert seen == [(1, 2), (2, 2)]
     assert [result.strategy for result in found.results] == STRATEGIES
     assert all(0.0 <= row.mean <= 1.0 and row.n == 1 for row in found.rows)
     assert found.results[1].settings["schedule"] == "cosine"
-    again = compare(seeds=1, rates=[0.1], store=tmp_path / "s", on_trial=lambda *words: seen.append(words))
+    with pytest.warns(UserWarning, match="`seeds` is 1"):
+        again = compare(seeds=1, rates=[0.1], store=tmp_path / "s", on_trial=lambda *words: seen.append(words))
     assert len(seen) == 2, "nothing is repeated"
     assert again.to_json() == found.to_json()
 
@@ -158,6 +161,7 @@ def test_arguments_are_checked_before_anything_is_trained(no_training, tmp_path)
     assert_integer(lambda value: compare(epochs=value), "epochs", minimum=1)
     assert_rejects(lambda value: compare(seeds=value), "seeds", 0, ValueError)
     assert_rejects(lambda value: compare(search=value, rates=None), "search", 0, ValueError)
+    assert_rejects(lambda value: compare(search=value, rates=None), "search", 5000, ValueError)
     assert_rejects(lambda value: compare(jobs=value), "jobs", 0, ValueError)
     assert_rejects(lambda value: compare(batch_size=value), "batch_size", 0, ValueError)
     assert_rejects(lambda value: compare(engine=value), "engine", "dask", ValueError)

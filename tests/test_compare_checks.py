@@ -46,7 +46,14 @@ def test_rates_are_positive_and_different():
             check_rates(value)
 
 
-@pytest.mark.parametrize(("metric", "mode"), [("accuracy", "max"), ("loss", "min"), ("mean_absolute_error", "min")])
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        *((name, "max") for name in ("accuracy", "AUC", "SparseCategoricalAccuracy", "CosineSimilarity", "f1_score")),
+        *((name, "min") for name in ("loss", "mean_absolute_error", "MeanSquaredError", "MSE", "bce", "KLDivergence")),
+        *((name, "min") for name in ("Poisson", "LogCoshError", "false_positives", "FalseNegatives", "huber")),
+    ],
+)
 def test_the_mode_goes_by_the_name(metric, mode):
     assert mode_of(metric, None) == mode
     assert mode_of(metric, "max") == "max"
@@ -158,6 +165,36 @@ def test_parts_of_the_data_that_are_the_same_are_refused():
         check(parts=(train, held_out, held_out))
     with pytest.raises(ValueError, match="`validation` must share nothing with train"):
         check(parts=(train, (train[0][3:7], train[1][3:7]), None))
+
+
+def test_rows_that_are_twice_in_one_part_are_counted_once():
+    (x, y), train = compare_models.data(8, 1), compare_models.data()
+    held_out = np.concatenate([x, x[:1]]), np.append(y, y[0])
+    with pytest.raises(ValueError, match="`test` must share nothing with validation"):
+        check(parts=(train, held_out, held_out))
+
+
+class _Augmenting(keras.utils.PyDataset):
+    """Other rows each time, as a dataset that augments has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        x, y = compare_models.data()
+        return x + self.rng.normal(size=x.shape).astype(np.float32), y
+
+
+def test_a_store_that_would_not_know_its_trials_again_is_a_warning(recwarn):
+    parts = (_Augmenting(), compare_models.data(8, 1), compare_models.data(8, 2))
+    check(parts=parts)
+    assert not [str(one.message) for one in recwarn if "other rows" in str(one.message)]
+    with pytest.warns(UserWarning, match="`train` gives other rows each time, so the store does not know its trials"):
+        check(parts=parts, stored=True)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

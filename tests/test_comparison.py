@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 
 import pytest
 from test_comparison_rows import result
@@ -33,6 +34,8 @@ def test_what_is_told_and_what_is_not():
 def test_less_is_better_where_that_is_so():
     said = " ".join(comparison(BASE, BETTER, mode="min").conclusions)
     assert "cosine is worse than constant by 0.103 (probability that it is better: 0.001)." in said
+    assert "Of accuracy, less is better." in said
+    assert "less is better" not in " ".join(comparison(BASE, BETTER).conclusions)
 
 
 def test_one_seed_gives_no_interval():
@@ -95,6 +98,35 @@ def test_failures_are_told():
     assert "frozen was not judged: no rate gave a model." in told.conclusions
     assert told.conclusions[-1] == "A note."
     assert str(told)
+
+
+def test_what_flatters_a_strategy_is_told():
+    """Seeds without a value, diverged trials with one, and many verdicts at once."""
+    found = comparison(BASE, BETTER, SAME)
+    cut = dataclasses.replace(
+        found.results[1], seeds=(0, 1), values=(0.60, 0.621), failures=("failed, x",), diverged=(1,)
+    )
+    told = " ".join(dataclasses.replace(found, results=(found.results[0], cut, found.results[2])).conclusions)
+    assert "cosine is better than constant by 0.1, on the 2 seeds that both have (probability" in told
+    assert "1 judged trial of cosine diverged; the values that they ended with count." in told
+    assert "without any difference among 3 strategies, up to 10% of comparisons find one." in told
+    alone = " ".join(comparison(BASE, BETTER).conclusions)
+    assert "seeds that both have" not in alone
+    assert "Each verdict is by itself" not in alone
+
+
+def test_without_a_baseline_nothing_is_compared():
+    said = comparison([], BETTER, SAME).conclusions
+    assert "constant, the baseline, gave no value: there is nothing to compare with." in said
+    assert not any("One seed" in sentence for sentence in said)
+
+
+def test_files_of_before_know_nothing_of_diverged_trials():
+    found = comparison(BASE, BETTER)
+    content = json.loads(found.to_json())
+    for entry in content["results"]:
+        del entry["diverged"]
+    assert Comparison.from_json(json.dumps(content)).results == found.results
 
 
 def test_the_target_is_that_of_the_baseline():

@@ -78,6 +78,22 @@ def test_the_optimizer_of_the_model_and_its_state_are_left_alone():
     oracles.assert_same(oracles.all_values(optimizer.variables), state)
 
 
+def test_weight_decay_of_the_groups_comes_back_where_frozen_layers_joined_them():
+    """After `load_model` the optimizer's groups know what trained alone. Other groups have no such factors."""
+    model = models.sequential()
+    groups = kadence.split(model, ["b", "c"])
+    inner = keras.optimizers.AdamW(0.1, weight_decay=0.01)
+    optimizer = kadence.DiscriminativeOptimizer(inner, groups, [1, 1, 1], weight_decay_multipliers=[0.0, 1.0, 0.5])
+    model.compile(optimizer, "mse", jit_compile=JIT)
+    compiled = Compiled(model)
+    for chosen, decay in (
+        (kadence.split(model, ["b", "c"]), [0.0, 1.0, 0.5]),
+        (kadence.split(model, ["c"]), [1.0] * 2),
+    ):
+        compiled.compile(model, kadence.Constant(PEAK), chosen, [PEAK] * len(chosen))
+        assert list(model.optimizer.get_config()["weight_decay_multipliers"]) == decay
+
+
 def test_rates_and_multipliers():
     model = models.sequential()
     model.compile("sgd", "mse", jit_compile=JIT)

@@ -79,7 +79,7 @@ class _Dead:
     """A worker that is killed as soon as it has a trial."""
 
     def __init__(self, setup, cores, events):
-        self.trial, self.events = None, events
+        self.trial, self.events, self.has_answered = None, events, False
 
     def begin(self, given):
         self.trial = given
@@ -113,6 +113,22 @@ def test_nothing_to_wait_for_is_nothing(engines, monkeypatch):
     monkeypatch.setattr(_engines, "_Worker", _Dead)
     engine = engines(compare_models.problem(), 1)
     assert engine.wait(0.01) == []
+    for _ in range(ATTEMPTS - 1):
+        engine._events.put((engine._workers[0], ""))
+        assert engine.wait(1.0) == []
     engine._events.put((engine._workers[0], ""))
-    with pytest.raises(ChildProcessError, match="ended with exit code -9 before it was given a trial"):
+    with pytest.raises(ChildProcessError, match=r"3 worker processes ended before .* the last one with exit code -9"):
         engine.wait(1.0)
+
+
+def test_an_idle_worker_that_is_killed_is_replaced(engines, monkeypatch):
+    """However often: it has shown that it can do its work."""
+    monkeypatch.setattr(_engines, "_Worker", _Dead)
+    engine = engines(compare_models.problem(), 1)
+    for _ in range(2 * ATTEMPTS):
+        idle = engine._workers[0]
+        engine._events.put((idle, compare_models.outcome().to_json()))
+        engine._events.put((idle, ""))
+        assert engine.wait(1.0) == engine.wait(1.0) == []
+        assert engine._workers[0] is not idle
+    assert engine.free_slots() == 1

@@ -53,8 +53,8 @@ def new_job(model=None, optimizer=None, loss="mse", **changes):
     model = new_model() if model is None else model
     model.compile(optimizer or keras.optimizers.SGD(0.5, momentum=0.5), loss, jit_compile=JIT)
     groups = kadence.split(model, ["middle", "head"])
-    fields = {"validation": None, "seed": 3, "verbose": 0, **changes}
-    return Job(model, Compiled(model), groups, Data("train", (X, Y), 6), **fields)
+    fields = {"train": Data("train", (X, Y), 6), "validation": None, "seed": 3, "verbose": 0, **changes}
+    return Job(model, Compiled(model), groups, **fields)
 
 
 def weights(job):
@@ -233,6 +233,33 @@ def test_where_features_cannot_be_stored_the_whole_model_runs(model, note):
     assert [text.partition(" before")[0] for text in job.notes] == ([] if note is None else [note])
 
 
+class Noisy(keras.utils.PyDataset):
+    """A dataset that augments, in batches of its own size."""
+
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        x = X[index * 8 : (index + 1) * 8]
+        return x + self.rng.normal(size=x.shape).astype("float32"), Y[index * 8 : (index + 1) * 8]
+
+
+def test_what_a_dataset_gives_is_not_stored():
+    """It may augment: another pass gives other rows, and it has a batch size of its own."""
+    job = new_job(train=Data("train", Noisy(), 32))
+    run_phases(job, [HeadPhase(2, 1e-12), TrainPhase(2, (0.0, 0.01, 0.02))])
+    assert [text.partition(",")[0] for text in job.notes] == ["Features could not be stored: `train` is a dataset"]
+    assert job.rows[0]["loss"] != pytest.approx(job.rows[1]["loss"], rel=1e-3)
+    assert len(job.record.steps) == 4 * 3
+    assert int(job.model.optimizer.iterations) == 2 * 3
+    wanted = make_schedule("cosine", 0.02, 6).sample(6)
+    np.testing.assert_allclose(job.record.rates["group_3"][6:], wanted, rtol=1e-6)
+
+
 def test_an_augmented_head_phase_sees_other_data_every_epoch():
     """So that nothing is stored; a rate near 0 leaves the model as it is, and the losses differ by the data alone."""
     job = new_job(augment=keras.layers.GaussianNoise(1.0, seed=1))
@@ -309,10 +336,21 @@ def test_the_train_phase_trains_each_group_at_its_rate():
 
 
 def test_under_gradient_accumulation_a_schedule_counts_updates():
+    """That of the head too, which trains as a part, on stored features."""
     job = new_job(optimizer=keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
-    run_phases(job, [HeadPhase(2, 0.05), TrainPhase(2, (0.01, 0.01, 0.02), "cosine")])
-    wanted = [make_schedule("cosine", peak, BATCHES).sample(BATCHES).repeat(2) for peak in (0.05, 0.02)]
+    run_phases(job, [HeadPhase(4, 0.05), TrainPhase(4, (0.01, 0.01, 0.02), "cosine")])
+    wanted = [make_schedule("cosine", peak, 2 * BATCHES).sample(2 * BATCHES).repeat(2) for peak in (0.05, 0.02)]
     np.testing.assert_allclose(job.record.rates["group_3"], np.concatenate(wanted), rtol=1e-6)
+
+
+def test_under_gradient_accumulation_a_range_test_counts_updates():
+    """Of 60 batches an epoch, two each: not more data than without."""
+    lines = []
+    train = Data("train", (np.tile(X, (5, 1)), np.tile(Y, (5, 1))), 2)
+    optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    job = new_job(optimizer=optimizer, loss=flat, train=train, tell=lines.append)
+    run_phases(job, [FindPhase()])
+    assert lines == ["find: range test of 30 steps"]
 
 
 def test_batch_norm_that_trains_is_computed_anew_at_the_end():
@@ -362,6 +400,25 @@ def test_snapshots_are_kept_at_the_end_of_every_cycle(tmp_path):
     assert still(last, job) == job.groups.names
     load_weights(job.model, ensemble.files[0])
     assert still(last, job) == []
+
+
+def test_snapshots_have_the_statistics_of_the_data_too(tmp_path):
+    job = new_job(folder=tmp_path, batch_norm="train")
+    run_phases(job, [TrainPhase(2, (0.0, 0.01, 0.02), "warm-restarts", cycles=2, snapshots=True)])
+    ensemble = kadence.SnapshotEnsemble.load(tmp_path / "snapshots", job.model)
+    last = [oracles.values(weight) for weight in job.model.weights]
+    load_weights(job.model, ensemble.files[-1])
+    assert all(map(tiny.same, last, [oracles.values(weight) for weight in job.model.weights]))
+    load_weights(job.model, ensemble.files[0])
+    backbone = job.model.get_layer("backbone")
+    seen = keras.Model(backbone.inputs, backbone.get_layer("middle").output).predict(X, verbose=0)
+    np.testing.assert_allclose(oracles.values(backbone.get_layer("middle_norm").moving_mean), seen.mean(0), atol=0.05)
+
+
+def test_the_snapshots_of_one_phase_are_not_those_of_another():
+    phase = TrainPhase(2, (0.01, 0.01, 0.02), "warm-restarts", cycles=2, snapshots=True)
+    with pytest.raises(ValueError, match="`phases` must keep snapshots in one of them at most"):
+        check_phases(new_job(), [phase, phase])
 
 
 # One after another

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from bad_input import assert_integer, assert_rejects
-from fine_tuning import build, data, fine_tune
+from fine_tuning import BATCH_SIZE, build, data, fine_tune
 
 import kadence
 from kadence import FindPhase, HeadPhase, TrainPhase, _job, backbones, split, split_evenly
@@ -87,6 +87,19 @@ def test_a_seed_repeats_a_run_and_another_one_does_not():
     first, again, other = (fine_tune(rates=1e-2, epochs=3, seed=seed).model.get_weights() for seed in (1, 1, 2))
     assert all(map(tiny.same, first, again))
     assert not all(map(tiny.same, first, other))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["in a folder", "in memory"])
+def test_a_metric_with_a_value_per_class_counts_as_their_mean(tmp_path, kept):
+    x, y = data()
+    train = x, keras.ops.convert_to_numpy(keras.ops.one_hot(y, 3))
+    model = build()
+    model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+    folder = {"run_dir": tmp_path / "run"} if kept else {}
+    result = fine_tune(model, train, train, epochs=2, freeze_epochs=1, batch_norm="train", **folder)
+    scores = model.evaluate(*train, batch_size=BATCH_SIZE, verbose=0, return_dict=True)["f1_score"]
+    assert scores.shape == (3,)
+    assert result.history[-1]["val_f1_score"] == pytest.approx(np.mean(scores), abs=1e-5)
 
 
 def test_rate_zero_freezes_a_group_and_its_statistics():

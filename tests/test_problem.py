@@ -13,8 +13,7 @@ from kadence._problem import Problem, default_groups, make_data, reference, reso
 
 
 def fingerprint(problem):
-    (first, _), (second, _) = problem.build(0), problem.build(1)
-    return problem.fingerprint(first, second, ["data"])
+    return problem.fingerprint(problem.build(0), problem.build(1), ["data"])
 
 
 def sequential(*layers):
@@ -65,6 +64,52 @@ def test_the_fingerprint_is_that_of_the_content():
     assert fingerprint(compare_models.problem(epochs=3)) != known
     assert fingerprint(compare_models.problem(metric="mse")) != known
     assert fingerprint(compare_models.problem(compare_models.build_with_norm)) != known
+
+
+def test_the_fingerprint_knows_groups_and_batches():
+    """Equal models in other groups, or on other batches of the same rows, are other trials."""
+
+    def grouped(number):
+        model = compare_models.build()
+        return model, kadence.split_evenly(model, number)
+
+    def print_of(number=1, batch_size=8):
+        parts = make_data(compare_models.data(), compare_models.data(8, 1), None, batch_size)
+        return fingerprint(Problem(functools.partial(grouped, number), *parts, 1, "mse", "loss"))
+
+    assert print_of() == print_of()
+    prints = {print_of(), print_of(2), print_of(batch_size=4), print_of(batch_size=16)}
+    assert len(prints) == 4
+
+    class Stream(keras.utils.PyDataset):
+        def __init__(self, size):
+            super().__init__()
+            self.size = size
+
+        def __len__(self):
+            return 16 // self.size
+
+        def __getitem__(self, index):
+            return tuple(a[index * self.size :][: self.size] for a in compare_models.data())
+
+    streams = [make_data(Stream(size), compare_models.data(8, 1), None, 32) for size in (4, 4, 8)]
+    one, same, other = (fingerprint(Problem(compare_models.build, *parts, 1, "mse", "loss")) for parts in streams)
+    assert one == same != other
+
+
+def test_another_process_computes_in_the_same_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        text, arrays = compare_models.problem().to_parts()
+        keras.config.set_dtype_policy(before)
+        Problem.from_parts(text, arrays)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    content = json.loads(text)
+    assert content["floatx"] == keras.config.floatx()
+    assert content["image_data_format"] == keras.config.image_data_format()
 
 
 def test_the_fingerprint_knows_weights_that_are_not_random():

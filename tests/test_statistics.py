@@ -58,6 +58,7 @@ def test_chance_is_not_found_more_often_than_5_percent(n, rows):
 def test_shares_of_rows_have_a_grain():
     assert [grain_of(name, 40) for name in ("accuracy", "acc", "sparse_top_k_categorical_accuracy")] == [0.025] * 3
     assert grain_of("recall", 8) == 0.125
+    assert grain_of("SparseCategoricalAccuracy", 8) == 0.125
     assert [grain_of(name, 40) for name in ("loss", "mean_absolute_error", "auc")] == [0.0] * 3
 
 

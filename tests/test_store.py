@@ -1,10 +1,12 @@
 """The store: each trial once, whatever happens to whom, and files of others left as they are."""
 
+import contextlib
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import compare_models
@@ -179,6 +181,35 @@ def test_a_file_that_is_no_store_is_one_error_and_stays_as_it_is(tmp_path, spoil
         Store(path)
     assert words in str(caught.value)
     assert tiny.snapshot(tmp_path) == before
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path):
+    """SQLite does not wait when two ask for the log at once, whatever its timeout."""
+    other = sqlite3.connect(tmp_path / "s", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    with Store(tmp_path / "s") as store:
+        store.finish(TRIALS[0], outcome())
+    timer.join()
+    other.close()
+
+
+def test_a_file_that_is_never_free_is_an_error_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(_store, "_TIMEOUT", 0.1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match=r"`store` must be free within a minute.*try again when that has ended"):
+            Store(tmp_path / "s")
+
+
+def test_a_full_disk_is_not_laid_to_the_file(tmp_path):
+    with Store(tmp_path / "s") as store:
+        pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(ValueError, match=r"`store` must be a file that can be written.*make room on the disk"):
+            list(map(store.finish, map(compare_models.trial, ["constant"] * 500), [outcome(reason="x" * 5000)] * 500))
 
 
 def test_a_store_needs_a_place(tmp_path):

@@ -66,6 +66,26 @@ def test_photos_are_taken_as_arrays_or_as_they_are(tmp_path):
     assert kept.n_rows == passed.n_rows == 6
 
 
+@pytest.mark.parametrize("memory", [None, 0])
+def test_images_are_shuffled_by_the_seed_whether_they_fit_into_memory_or_not(tmp_path, memory):
+    """As `kadence compare` makes them: in the order of the folder, by class."""
+    folder = scan_folder(tiny.write_photos(tmp_path, n=3))
+    limit = {} if memory is None else {"memory_limit_bytes": memory}
+    batches = Data("train", ImageBatches(folder, 32, 4, shuffle=False, **limit), 4).batches(seed=7)
+    for epoch in (0, 3):
+        batches.set_epoch(epoch)
+        order = np.random.default_rng([7, epoch]).permutation(9)
+        labels = np.concatenate([batches[index][1] for index in range(len(batches))])
+        np.testing.assert_array_equal(labels, np.asarray(folder.labels)[order])
+
+
+def test_a_dataset_has_its_own_batches_and_may_augment():
+    assert Data("train", (X, Y), 4).batch_rows == 4
+    assert Data("train", (X, Y), 4).is_same_each_time
+    assert Data("train", Loader(), 4).batch_rows == 2
+    assert not Data("train", Loader(), 4).is_same_each_time
+
+
 def test_digests_know_content_not_order():
     rows_of, whole = Data("train", (X, Y), 4).digests()
     assert len(set(rows_of)) == 10

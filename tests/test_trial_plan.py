@@ -96,6 +96,32 @@ def test_outcomes_become_a_comparison():
     assert found.notes == ("The trials ran under different versions: keras 1 and 2.",)
 
 
+def test_what_is_judged_on_test_data_is_not_judged_on_others():
+    """A trial without a value on the test data has none, whatever it has on the validation data."""
+    made = plan(rates=[0.5])
+    outcomes = outcomes_of(made.known({}))
+    lost, diverged = (trial for trial in made.known({}) if trial.strategy.name == "cosine")
+    reason = "the metric on the test data is not finite"
+    outcomes[lost.key] = compare_models.outcome(0.9, "diverged", test=None, reason=reason)
+    outcomes[diverged.key] = compare_models.outcome(0.2, "diverged")
+    cosine = made.comparison(outcomes, compare_models.problem(), None).results[1]
+    assert (cosine.seeds, cosine.values, cosine.diverged) == ((1,), (0.2,), (1,))
+    assert cosine.failures == (f"diverged, {reason}",)
+    on_validation = made.comparison(outcomes, compare_models.problem(test=False), None).results[1]
+    assert (on_validation.values, on_validation.diverged) == ((0.9, 0.2), (0, 1))
+
+
+def test_a_search_with_fewer_rates_is_told():
+    made = plan(rates=[0.5, 0.1])
+    outcomes = outcomes_of(made.known({}))
+    first = next(trial for trial in made.known({}) if trial.strategy.name == "cosine")
+    outcomes[first.key] = compare_models.outcome(None, "failed", reason="no memory", curves={})
+    for trial in made.known(outcomes):
+        outcomes.setdefault(trial.key, compare_models.outcome(0.5))
+    said = made.comparison(outcomes, compare_models.problem(), None).notes
+    assert said == ("1 search trial of cosine failed, so that it had fewer rates to choose from: no memory",)
+
+
 def test_nothing_that_worked_is_an_error():
     made = plan(rates=[0.5])
     outcomes = {t.key: compare_models.outcome(None, "failed", reason="no memory") for t in made.known({})}

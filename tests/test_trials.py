@@ -9,6 +9,7 @@ import pytest
 
 from kadence import Constant, Strategy
 from kadence import _trials as trials
+from kadence._trial_data import Data
 from kadence._trials import Outcome, Trial, fit_strategy, run_trial
 
 
@@ -114,6 +115,35 @@ def test_a_loss_that_is_not_finite_ends_the_trial():
     assert outcome.status == "diverged"
     assert outcome.curves["loss"] == [None]
     assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_a_test_metric_that_is_not_finite_is_no_value():
+    """It must not be taken for a trial without test data, which is judged on the validation data."""
+    problem = compare_models.problem(compare_models.build_with_norm, epochs=1, metric="loss")
+    problem.test.arrays[0][:] = np.nan  # ReLU of NaN is 0 on TensorFlow
+    outcome = run_trial(problem, compare_models.trial())
+    assert (outcome.status, outcome.test) == ("diverged", None)
+    assert outcome.reason == "the metric on the test data is not finite"
+    assert outcome.validation is not None
+
+
+def test_statistics_are_of_whole_batches():
+    """A last batch of one row has a variance of 0, and would count as much as the others."""
+    models = []
+    problem = compare_models.problem(keeping(compare_models.build_with_norm, models), epochs=1)
+    x, y = compare_models.data(17)
+    problem = dataclasses.replace(problem, train=Data("train", (x, y), 8))
+    assert run_trial(problem, compare_models.trial("train-batch-norm")).status == "done"
+    body = keras.Model(models[-1].inputs, models[-1].get_layer("body").output)
+    order = np.random.default_rng([0, 0]).permutation(17)[:16]
+    halves = [body.predict(x[half], verbose=0) for half in np.split(order, 2)]
+    variance = models[-1].get_layer("norm").get_weights()[3]
+    np.testing.assert_allclose(variance, np.mean([half.var(0) for half in halves], 0), rtol=1e-4)
+
+
+def test_a_metric_with_a_value_per_class_counts_as_their_mean():
+    assert trials.finite(np.array([0.25, 0.75])) == 0.5
+    assert trials.finite(np.array([0.25, np.nan])) is None
 
 
 def test_the_key_is_that_of_what_decides():

@@ -33,13 +33,16 @@ def test_a_problem_that_cannot_be_made_fails_each_trial(tmp_path):
         assert (run(trial(seed=seed)).status, run(trial(seed=seed)).reason) == ("failed", reason)
 
 
-def test_the_end_of_the_input_is_the_end(monkeypatch):
+def test_the_end_of_the_input_is_the_end(monkeypatch, tmp_path):
+    """Of the process, and of the folder, whose maker is gone."""
     ended = []
+    written(tmp_path)
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
-    lines = _worker._lines()
+    lines = _worker._lines(tmp_path)
     assert [lines.get(timeout=10), lines.get(timeout=10)] == ["one\n", "two\n"]
     end = time.monotonic() + 10
     while not ended and time.monotonic() < end:
         time.sleep(0.01)
     assert ended == [0]
+    assert not tmp_path.exists()

@@ -1,5 +1,6 @@
 """What has to be set before Keras is imported."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -22,6 +23,21 @@ def choose_backend() -> None:
         lines = ", ".join(f'pip install "kadence[{name}]"' for name in ("jax", "tensorflow", "torch"))
         raise ImportError(f"Keras needs one of its backends, and none is installed. Install one of them with: {lines}")
     os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def version_of(package: str) -> str:
+    """The version of an imported package; one that is installed under another name, as tensorflow-cpu is, says its own.
+
+    Args:
+        package: Name that it is imported by.
+
+    Returns:
+        The version, or "unknown".
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))
 
 
 def _installed(backend: str) -> bool:

@@ -16,7 +16,11 @@ from kadence._walk import Layers
 from kadence.groups import LayerGroups
 from kadence.strategies import Strategy
 
-_LESS_IS_BETTER = re.compile(r"loss|error|entropy|divergence|poisson|hinge|^(mse|mae|mape|msle|rmse)$")
+_LESS_IS_BETTER = re.compile(
+    r"loss|error|entropy|divergence|poisson|hinge|huber|log_?cosh|dice|tversky|false_?(positives|negatives)"
+    r"|^(mse|mae|mape|msle|rmse|bce|kld)$",
+    re.IGNORECASE,
+)
 _METRIC_RULE = "be a metric that the model has"
 
 
@@ -65,6 +69,26 @@ def check_rates(rates: Any) -> list[float]:
     return numbers
 
 
+def check_numbers(seeds: Any, search: Any) -> tuple[int, int]:
+    """How many seeds and rates there are to be.
+
+    Args:
+        seeds: Number of seeds to judge with.
+        search: Number of rates to try.
+
+    Returns:
+        Both, as integers.
+
+    Raises:
+        ValueError: If one is out of range.
+        TypeError: If one is no integer.
+    """
+    return (
+        _checks.integer("seeds", seeds, minimum=1, maximum=1_000_000, unit="a number of seeds"),
+        _checks.integer("search", search, minimum=1, maximum=100, unit="a number of rates"),
+    )
+
+
 def mode_of(metric: str, mode: str | None) -> str:
     """Whether more of a metric is better, "max", or less, "min": as said, or by its name.
 
@@ -82,13 +106,14 @@ def mode_of(metric: str, mode: str | None) -> str:
     return "min" if _LESS_IS_BETTER.search(metric) else "max"
 
 
-def check_problem(problem: Problem, strategies: Sequence[Strategy], other_processes: bool) -> str:
+def check_problem(problem: Problem, strategies: Sequence[Strategy], other_processes: bool, stored: bool = False) -> str:
     """Everything about model and data that can be wrong.
 
     Args:
         problem: The `Problem`.
         strategies: The strategies.
         other_processes: Whether trials run in other processes.
+        stored: Whether finished trials are kept, to be known again by their data.
 
     Returns:
         The fingerprint of the problem.
@@ -106,10 +131,11 @@ def check_problem(problem: Problem, strategies: Sequence[Strategy], other_proces
     rows, digests = zip(*(part.digests() for part in data), strict=True)
     for one, other in itertools.combinations(range(len(data)), 2):
         _check_disjoint(data[one], data[other], rows[one], rows[other])
-    first, own = problem.build(0)
-    second, _ = problem.build(1)
+    if stored:
+        _warn_of_other_rows(data, digests)
+    (first, own), (second, other_own) = problem.build(0), problem.build(1)
     _check_new(first, second)
-    fingerprint = problem.fingerprint(first, second, digests)
+    fingerprint = problem.fingerprint((first, own), (second, other_own), digests)
     effects = [_effect(problem, strategy, first, own) for strategy in strategies]
     for one, other in itertools.combinations(range(len(strategies)), 2):
         if effects[one] == effects[other]:
@@ -131,6 +157,16 @@ def _check_new(first: keras.Model, second: keras.Model) -> None:
         raise ValueError(_checks.sentence("build_model", "return models with weights of their own", first, remedy))
 
 
+def _warn_of_other_rows(data: Sequence[Data], digests: Sequence[str]) -> None:
+    """A dataset may augment, or leave out another last batch each time."""
+    for part, digest in zip(data, digests, strict=True):
+        if not part.is_same_each_time and part.digests()[1] != digest:
+            what = f"`{part.name}` gives other rows each time, so the store does not know its trials again"
+            warnings.warn(
+                f"{what}, and the same call begins anew. Give arrays, or augment inside the model.", stacklevel=4
+            )
+
+
 def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: Sequence[bytes]) -> None:
     """No row of the one is a row of the other: an error between validation and test photos, else a warning or error."""
     place = {row: position for position, row in reversed(list(enumerate(rows)))}
@@ -140,7 +176,9 @@ def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: S
     named = "; ".join(f"{one.label(first)} is {other.label(second)}" for first, second in shared[:3])
     what = f"{len(shared)} of {len(other_rows)} are in both: {named}."
     photos = one.paths is not None and other.paths is not None
-    if (one.name == "validation" and photos) or len(shared) == min(len(set(rows)), len(set(other_rows))):
+    distinct, other_distinct = set(rows), set(other_rows)
+    is_whole = len(distinct & other_distinct) == min(len(distinct), len(other_distinct))
+    if (one.name == "validation" and photos) or is_whole:
         raise ValueError(_checks.sentence(other.name, f"share nothing with {one.name}", len(shared), what))
     warnings.warn(f"The {one.name} and {other.name} data share rows. {what}", stacklevel=4)
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence._compare_checks import check_strategies
+from kadence._compare_checks import check_numbers, check_strategies
 from kadence._terminal import add_command, console, numbers, words, write_line
 from kadence._trial_plan import TrialPlan
 from kadence._trials import Outcome, Trial
@@ -108,7 +108,8 @@ def _compare(options: argparse.Namespace) -> None:
     _check_out(options.out, [options.photos, options.validation, options.test])
     store = options.store or options.out / "trials.sqlite"
     _checks.extra("matplotlib", "plot", "Drawing a comparison")
-    plan = TrialPlan(check_strategies(options.strategies), options.seeds, options.search, options.rates, "max", "")
+    counts = check_numbers(options.seeds, options.search)
+    plan = TrialPlan(check_strategies(options.strategies), *counts, options.rates, "max", "")
     train, *held_out = _load(options)
     batches = [ImageBatches(part, options.image_size, options.batch_size, shuffle=False) for part in (train, *held_out)]
     model: dict[str, Any] = {"backbone": options.backbone, "split": options.split and list(options.split)}
@@ -220,7 +221,7 @@ class _TrialBar(BarOwner):
     def show(self, trial: Trial, outcome: Outcome, done: int, total: int) -> None:
         """Move the bar, and print what came of a trial."""
         score = outcome.validation if outcome.test is None else outcome.test
-        result = outcome.reason if score is None else f"{score:.4f}"
+        result = outcome.reason if score is None or outcome.reason else f"{score:.4f}"
         self._bar.update(self._task, completed=done, total=total, description=f"trial {done}/{total}")
         line = f"{done}/{total}  {trial.strategy.name}  rate {trial.rate:.3g}  {trial.phase}  seed {trial.seed}"
         self._console.print(

@@ -23,7 +23,8 @@ class StrategyResult:
         values: The metric at the end of each of them.
         seconds: Training time of each of them, in seconds.
         curves: Of each of them, name of a metric -> value at the end of each epoch; "seconds" since the start.
-        failures: What happened in the judged trials that failed, a sentence each.
+        failures: What happened in the judged trials that gave no value, a sentence each.
+        diverged: Seeds of those trials that diverged and gave a value all the same, as an accuracy is one of any model.
     """
 
     strategy: str
@@ -35,6 +36,7 @@ class StrategyResult:
     seconds: tuple[float, ...]
     curves: tuple[Mapping[str, Sequence[float | None]], ...]
     failures: tuple[str, ...] = ()
+    diverged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Compiled:
         optimizer = remade(self.optimizer)
         optimizer.learning_rate = schedule
         if groups is not None:
-            decay = self._decay if groups is self.groups else None
+            decay = self._decay if self._holds(groups) else None
             optimizer = DiscriminativeOptimizer(
                 optimizer,
                 groups,
@@ -108,6 +108,18 @@ class Compiled:
                 optimizer, scale.initial_scale, scale.dynamic_growth_steps, name=scale.name
             )
         self._compile(model, optimizer)
+
+    def _holds(self, groups: LayerGroups) -> bool:
+        """Whether groups are those that the model was compiled with; frozen layers may have joined them since."""
+        own = self.groups
+        return (
+            own is not None
+            and own.names == groups.names
+            and all(
+                {id(weight) for weight in one.weights} <= {id(weight) for weight in other.weights}
+                for one, other in zip(own, groups, strict=True)
+            )
+        )
 
     def go_on_with(self, model: Any, optimizer: Any) -> None:
         """Let an optimizer go on with what trains in a model, which is compiled with it.

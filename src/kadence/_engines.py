@@ -92,6 +92,7 @@ class ProcessEngine:
         self._events: queue.Queue[tuple[_Worker, str]] = queue.Queue()
         self._waiting: deque[Trial] = deque()
         self._attempts: dict[str, int] = {}
+        self._n_stillborn = 0
         self._shares = [",".join(map(str, share)) for share in _shares(jobs)]
         self._workers = [_Worker(self._setup, share, self._events) for share in self._shares]
 
@@ -114,6 +115,7 @@ class ProcessEngine:
             return []
         trial, worker.trial = worker.trial, None
         if line:
+            worker.has_answered, self._n_stillborn = True, 0
             self._hand_out()
             return [(trial, Outcome.from_json(line))] if trial is not None else []
         return self._replace(worker, trial)
@@ -124,7 +126,12 @@ class ProcessEngine:
         place = self._workers.index(worker)
         self._workers[place] = _Worker(self._setup, self._shares[place], self._events)
         if trial is None:
-            raise ChildProcessError(f"A worker process ended with exit code {code} before it was given a trial.")
+            self._n_stillborn += not worker.has_answered
+            if self._n_stillborn >= ATTEMPTS:
+                what = f"{ATTEMPTS} worker processes ended before they were given a trial"
+                raise ChildProcessError(f"{what}, the last one with exit code {code}.")
+            self._hand_out()
+            return []
         self._attempts[trial.key] = self._attempts.get(trial.key, 0) + 1
         if self._attempts[trial.key] < ATTEMPTS:
             self._waiting.appendleft(trial)
@@ -145,6 +152,7 @@ class _Worker:
 
     def __init__(self, setup: str, cores: str, events: "queue.Queue[tuple[_Worker, str]]"):
         self.trial: Trial | None = None
+        self.has_answered = False
         code = "from kadence._worker import main; main()"
         self._process = subprocess.Popen(  # noqa: S603 - our own code, no shell
             [sys.executable, "-c", code, setup, cores],

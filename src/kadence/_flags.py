@@ -18,7 +18,7 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
     """The network and its groups."""
-    parser.add_argument("--backbone", default=DEFAULTS.backbone, help="pretrained network; `kadence groups` lists them")
+    parser.add_argument("--backbone", default=DEFAULTS.backbone, help="pretrained network; `kadence groups --list`")
     parser.add_argument("--split", type=words, metavar="LAYER,LAYER", help="first layers of the later groups")
     parser.add_argument("--image-size", type=int, default=DEFAULTS.image_size, help="side of the images in pixels")
 

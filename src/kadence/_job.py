@@ -19,6 +19,7 @@ from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Augmented, Data, follow_epochs
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
+from kadence.callbacks.run_folder import as_numbers
 from kadence.features import cache_features
 from kadence.freezing import set_trained
 from kadence.groups import LayerGroups
@@ -41,7 +42,7 @@ class _Rows(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         seconds = round(time.perf_counter() - self._began, 2)
-        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **{k: float(v) for k, v in (logs or {}).items()}})
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds, **as_numbers(logs)})
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Job:
         held_out = self.validation_batches()
         if held_out is not None and self.rows:
             scores = method(self.model, "evaluate", held_out)(held_out, verbose=0, return_dict=True)
-            self.rows[-1] |= {f"val_{name}": float(value) for name, value in scores.items()}
+            self.rows[-1] |= {f"val_{name}": value for name, value in as_numbers(scores).items()}
 
     def range_test(self, make: Callable[[], RangeTest]) -> RangeTest:
         """The range test of the phase, which is made once."""
@@ -239,13 +240,15 @@ class Job:
         """
         if cached and first and self.augment is None and self.compiled.is_plain:
             try:
+                if not self.train.is_same_each_time:
+                    raise TypeError("`train` is a dataset, which may give other rows in each epoch; arrays do not.")
                 features = cache_features(self.model, self.groups[first], self.plain_batches())
             except (ValueError, TypeError) as error:
                 note = f"Features could not be stored: {error}"
                 self.notes += [note] if noted and note not in self.notes else []
             else:
                 with features:
-                    size, held_out = self.train.batch_size, self.validation_batches()
+                    size, held_out = self.train.batch_rows, self.validation_batches()
                     batches = features.batches(size, shuffle=True, seed=self.seed)
                     seen = None if held_out is None else features.of(held_out).batches(size)
                     yield TrainedPart(features.model, batches, seen, False)

@@ -82,8 +82,8 @@ def range_test_of(
     """
     is_bound = rule == "bold"
     shortest, longest = _BOUND_STEPS if is_bound else _ANSWER_STEPS
-    n_batches = len(part.batches) * (1 if is_bound else 2)
-    length = n_steps or (min(max(n_batches, shortest), longest) if part.is_whole else longest)
+    n_updates = job.compiled.updates(len(part.batches) * (1 if is_bound else 2))
+    length = n_steps or (min(max(n_updates, shortest), longest) if part.is_whole else longest)
     highest = bold / _SAFE if is_bound else _HIGHEST
 
     def make() -> RangeTest:

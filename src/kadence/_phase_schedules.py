@@ -13,7 +13,7 @@ def make_schedule(name: str, lr_max: float, n_steps: int, cycles: int = 1) -> Sc
 
     Args:
         name: "one-cycle" (a rise over 30%, then a cosine), "cosine" (a rise over 10% before it; from a tenth of the
-            peak both), "warm-restarts" (a rise from 0 in each, over 10% of the phase in all) or "constant".
+            peak both), "warm-restarts" (a rise from 0 in each, over 10% of the phase in all at most) or "constant".
         lr_max: Its peak. Float > 0.
         n_steps: Length of the phase, in optimizer steps. Integer >= 1.
         cycles: Number of warm restarts.

@@ -50,21 +50,24 @@ class Problem:
             raise TypeError(_checks.sentence("build_model", rule, made))
         return model, groups if isinstance(groups, LayerGroups) else default_groups(model)
 
-    def fingerprint(self, first: keras.Model, second: keras.Model, data: Sequence[str]) -> str:
+    def fingerprint(
+        self, first: tuple[keras.Model, LayerGroups], second: tuple[keras.Model, LayerGroups], data: Sequence[str]
+    ) -> str:
         """Digest of all that decides a trial beside strategy, rate and seed.
 
         Args:
-            first: A model of `build_model`.
-            second: Another one, from another seed: what differs between the two is chance, and does not count.
+            first: A model of `build` and its groups.
+            second: Others, from another seed: what differs between the two is chance, and does not count.
             data: Digests of the parts of the data.
 
         Returns:
             Hexadecimal digits.
         """
         content = {
-            "model": _in_common(_describe(first), _describe(second)),
+            "model": _in_common(_describe(first[0]), _describe(second[0])),
+            "groups": _in_common(_places(*first), _places(*second)),
             "data": list(data),
-            "batch_size": self.train.batch_size,
+            "batches": [len(self.train), self.train.batch_rows],
             "epochs": self.epochs,
             "loss": self.loss,
             "metric": self.metric,
@@ -87,13 +90,18 @@ class Problem:
             "loss": self.loss,
             "metric": self.metric,
             "path": sys.path,
+            "floatx": keras.config.floatx(),
+            "dtype_policy": keras.config.dtype_policy().name,
+            "image_data_format": keras.config.image_data_format(),
         }
         return json.dumps(content), arrays
 
     @classmethod
     def from_parts(cls, text: str, arrays: Sequence[np.ndarray]) -> "Problem":
-        """The problem that `to_parts` took apart."""
+        """The problem that `to_parts` took apart; Keras is set as it was there."""
         content = json.loads(text)
+        for name in ("floatx", "dtype_policy", "image_data_format"):
+            getattr(keras.config, f"set_{name}")(content[name])
         sys.path += [folder for folder in content["path"] if folder not in sys.path]
         parts = {name: _restored(name, part, arrays) for name, part in content["data"].items()}
         return cls(
@@ -209,6 +217,12 @@ def _describe(model: keras.Model) -> list[Any]:
         }
         for unit in Layers(model).units
     ]
+
+
+def _places(model: keras.Model, groups: LayerGroups) -> list[list[Any]]:
+    """Which layers each group has, by their place in the model: names that Keras numbers differ from model to model."""
+    place = {unit.address: index for index, unit in enumerate(Layers(model).units)}
+    return [[place.get(address, address) for address in group.layers] for group in groups]
 
 
 def _config(layer: keras.Layer) -> Any:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._backend import version_of
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data
 from kadence._walk import Layers
@@ -126,5 +126,5 @@ def digest_of_data(data: Data) -> str:
 
 def _versions() -> dict[str, str]:
     backend = keras.backend.backend()
-    found = {name: version(name) for name in ("kadence", "keras", "numpy", backend)}
+    found = {name: version_of(name) for name in ("kadence", "keras", "numpy", backend)}
     return {**found, "backend": backend, "python": platform.python_version()}

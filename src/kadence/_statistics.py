@@ -25,7 +25,7 @@ _RESAMPLES = 9_999
 #: Keras counts metrics in float32: values that differ by less of themselves are equal.
 _ROUNDING = 1e-6
 #: Metrics that are a share of the rows; the last two are one of some of the rows, and have a larger grain than is said.
-_SHARES = re.compile(r"^acc$|accuracy$|^precision$|^recall$")
+_SHARES = re.compile(r"^acc$|accuracy$|^precision$|^recall$", re.IGNORECASE)
 
 
 def grain_of(metric: str, n_rows: int) -> float:

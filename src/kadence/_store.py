@@ -23,6 +23,10 @@ _APPLICATION_ID = 0x4B414445
 _VERSION = 1
 #: Seconds after which a claim that nobody renews is free. A process that is killed here is noticed at once.
 _LEASE = 60.0
+#: Seconds to wait for another process that makes the file at the same time.
+_PATIENCE = 10.0
+#: Seconds that SQLite waits for another process that writes.
+_TIMEOUT = 60.0
 
 _SCHEMA = f"""
 CREATE TABLE trials (
@@ -68,18 +72,30 @@ class Store:
             _check_file(self.path)
         with _errors(self.path):
             self._database = sqlite3.connect(
-                self.path or ":memory:", timeout=60.0, isolation_level=None, check_same_thread=False
+                self.path or ":memory:", timeout=_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self._prepare()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def _prepare(self) -> None:
         if self.path is not None:
-            self._database.execute("PRAGMA journal_mode = WAL")
+            self._use_log()
         with self._transaction():
             if not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 for statement in _SCHEMA.strip().split(";\n"):
                     self._database.execute(statement)
+
+    def _use_log(self) -> None:
+        """Write through a log. Two processes may ask for it at once: SQLite then fails without waiting."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     def __enter__(self) -> "Store":
         self._heart.start()
@@ -100,7 +116,8 @@ class Store:
             try:
                 yield self._database
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk has ended it already
+                    self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
 
@@ -205,14 +222,30 @@ def _errors(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        remedy = f"SQLite says: {_checks.said(error)}. The file is left as it is; take another one."
-        raise ValueError(_checks.sentence("store", "be a store of trials that is whole", str(path), remedy)) from error
+        rule, remedy = _REMEDIES.get(_code(error), ("be a store of trials that is whole", "take another one"))
+        remedy = f"SQLite says: {_checks.said(error)}. The file is left as it is; {remedy}."
+        raise ValueError(_checks.sentence("store", rule, str(path), remedy)) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The kind of an error, without its details."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+_WRITABLE = "be a file that can be written"
+#: Errors that are not those of the content: the rule, and what to do.
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: ("be free within a minute", "another process holds it: try again when that has ended"),
+    sqlite3.SQLITE_FULL: (_WRITABLE, "make room on the disk, and repeat the call"),
+    sqlite3.SQLITE_READONLY: (_WRITABLE, "change its permissions, or take another one"),
+    sqlite3.SQLITE_CANTOPEN: (_WRITABLE, "change the permissions of its folder, or take another one"),
+}
 
 
 def _may_live(owner: str) -> bool:
     """Whether the process that made a claim may be there: on another machine it may, here we know."""
     host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname():
+    if host != socket.gethostname() or os.name == "nt":  # Windows takes the signal 0 for Ctrl-C
         return True
     try:
         os.kill(int(pid), 0)

@@ -83,7 +83,8 @@ class Data:
         """The batches, from their first epoch.
 
         Args:
-            seed: Seed of the order, or None for the data's own. A dataset with `seed` and `set_epoch` follows it too.
+            seed: Seed of the order, or None for the data's own. A dataset with `seed` and `set_epoch` follows it too;
+                images are shuffled by it, as arrays are, whether they fit into memory or not.
 
         Returns:
             What `fit` takes.
@@ -94,6 +95,8 @@ class Data:
             return self.dataset
         seeded = copy.copy(self.dataset)
         seeded.seed = seed
+        if isinstance(seeded, ImageBatches):
+            seeded.shuffle = True
         seeded.set_epoch(0)
         return seeded
 
@@ -107,12 +110,22 @@ class Data:
             return len(self.paths)
         return sum(len(keras.tree.flatten(batch)[0]) for batch in _iterate(self.batches()))
 
+    @functools.cached_property
+    def batch_rows(self) -> int:
+        """Rows in a batch; of a dataset, in its first."""
+        return self.batch_size if self.arrays is not None else len(keras.tree.flatten(self.first())[0])
+
+    @property
+    def is_same_each_time(self) -> bool:
+        """Whether an epoch has the rows of the one before: arrays and images do, another dataset may augment."""
+        return self.arrays is not None or self.paths is not None
+
     def label(self, row: int) -> str:
         """What an error calls a row: the file of a photo, or the number of the row."""
         return f"row {row} of {self.name}" if self.paths is None else repr(str(self.paths[row]))
 
-    def first(self, n_rows: int) -> Any:
-        """The first rows, a tree such as (x, y)."""
+    def first(self, n_rows: int | None = None) -> Any:
+        """The first rows, or the first batch, a tree such as (x, y)."""
         batch = next(_iterate(self.batches()))
         return keras.tree.map_structure(lambda array: np.asarray(array)[:n_rows], batch)
 

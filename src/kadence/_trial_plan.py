@@ -7,6 +7,7 @@ from typing import Any
 from kadence import _checks
 from kadence._problem import Problem
 from kadence._statistics import grain_of
+from kadence._text import counted
 from kadence._trials import Outcome, Trial
 from kadence.comparison import Comparison, StrategyResult
 from kadence.strategies import Strategy
@@ -108,21 +109,34 @@ class TrialPlan:
         Raises:
             ValueError: If no trial gave a model.
         """
-        results = tuple(self._result(strategy, outcomes) for strategy in self.strategies)
+        on_test = problem.test is not None
+        results = tuple(self._result(strategy, outcomes, on_test) for strategy in self.strategies)
         if not any(result.values for result in results):
             reason = next((outcome.reason for outcome in outcomes.values() if outcome.reason), "Every loss diverged.")
             remedy = f"{reason} Failed trials are kept; `retry_failed=True` tries them again."
             raise ValueError(_checks.sentence("trials", "give a model, at least one of them", len(outcomes), remedy))
-        judged = problem.validation if problem.test is None else problem.test
+        judged = problem.test or problem.validation
         grain = grain_of(problem.metric, judged.n_rows)
-        notes = _version_notes(outcomes.values())
+        notes = (*self._search_notes(outcomes), *_version_notes(outcomes.values()))
         return Comparison(results, problem.metric, self.mode, judged.name, problem.epochs, target, grain, notes)
 
-    def _result(self, strategy: Strategy, outcomes: Mapping[str, Outcome]) -> StrategyResult:
+    def _search_notes(self, outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
+        """A sentence for each strategy that had fewer rates to choose from, since trials failed."""
+        said = []
+        for strategy in self.strategies:
+            found = [outcomes[trial.key] for trial in self._search_trials(strategy)]
+            failed = [outcome.reason for outcome in found if outcome.status == "failed"]
+            if failed:
+                which = f"{counted(len(failed), 'search trial')} of {strategy.name}"
+                said.append(f"{which} failed, so that it had fewer rates to choose from: {failed[0]}")
+        return tuple(said)
+
+    def _result(self, strategy: Strategy, outcomes: Mapping[str, Outcome], on_test: bool) -> StrategyResult:
         rate = self._choose(strategy, outcomes)
         seeds = range(self.seeds) if rate is not None else ()
         trials = {seed: outcomes[self._trial(strategy, rate or 0.0, seed, "judge").key] for seed in seeds}
-        good = {seed: outcome for seed, outcome in trials.items() if _judged(outcome) is not None}
+        values = {seed: outcome.test if on_test else outcome.validation for seed, outcome in trials.items()}
+        good = {seed: outcome for seed, outcome in trials.items() if values[seed] is not None}
         searched = ((t.rate, _searched(outcomes[t.key])) for t in self._search_trials(strategy))
         bad = (
             ", ".join(filter(None, [outcome.status, outcome.reason]))
@@ -135,15 +149,12 @@ class TrialPlan:
             rate,
             tuple(searched),
             tuple(good),
-            tuple(value for outcome in good.values() if (value := _judged(outcome)) is not None),
+            tuple(value for value in values.values() if value is not None),
             tuple(outcome.seconds for outcome in good.values()),
             tuple(outcome.curves for outcome in good.values()),
             tuple(bad),
+            tuple(seed for seed, outcome in good.items() if outcome.status == "diverged"),
         )
-
-
-def _judged(outcome: Outcome) -> float | None:
-    return outcome.validation if outcome.test is None else outcome.test
 
 
 def _searched(outcome: Outcome) -> float | None:

@@ -9,18 +9,18 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._backend import version_of
 from kadence._pipeline import method, prepared
 from kadence._problem import Problem
 from kadence._trial_data import follow_epochs
 from kadence._walk import Layers
-from kadence.batch_norm import freeze_batch_norm, recompute_batch_norm
+from kadence.batch_norm import FullBatches, freeze_batch_norm, recompute_batch_norm
 from kadence.callbacks import EpochSeeds
 from kadence.durations import run_length
 from kadence.groups import LayerGroups
@@ -72,8 +72,9 @@ class Outcome:
     """What came of a trial.
 
     Args:
-        status: "done", "diverged" if the loss became NaN or infinite, or "failed" if the trial ended with an error.
-        reason: Why it failed, or "".
+        status: "done", "diverged" if the loss, or the metric on the test data, became NaN or infinite, or "failed" if
+            the trial ended with an error.
+        reason: Why it failed, or more of how it diverged, or "".
         validation: The metric on the validation data at the end, or None.
         test: The metric on the test data at the end, or None.
         seconds: Time of the training, compilation included, in seconds.
@@ -200,16 +201,21 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
         callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
     )
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
-        recompute_batch_norm(model, train)
+        recompute_batch_norm(model, FullBatches(train))
     seconds = time.perf_counter() - epochs.began
     scores = _evaluate(model, validation)
     for name, value in scores.items():  # those of the last epoch, unless BatchNorm has new statistics
         epochs.curves[f"val_{name}"][-1] = value
-    judged = trial.phase == "judge" and problem.test is not None
+    test = None
+    reason = ""
+    if trial.phase == "judge" and problem.test is not None:
+        test = _evaluate(model, problem.test.batches())[problem.metric]
+        reason = "" if test is not None else "the metric on the test data is not finite"
     return Outcome(
-        "diverged" if epochs.diverged else "done",
+        "diverged" if epochs.diverged or reason else "done",
+        reason,
         validation=scores[problem.metric],
-        test=_evaluate(model, cast(Any, problem.test).batches())[problem.metric] if judged else None,
+        test=test,
         seconds=seconds,
         curves=epochs.curves,
         versions=versions(),
@@ -226,17 +232,17 @@ def finite(value: Any) -> float | None:
     """`value` as a float, or None where it is not finite, which JSON has no number for.
 
     Args:
-        value: A number.
+        value: A number, or several, as of a metric per class, of which it is the mean.
 
     Returns:
         Float or None.
     """
-    number = float(np.asarray(value))
+    number = float(np.mean(value))
     return number if math.isfinite(number) else None
 
 
 def versions() -> dict[str, str]:
     """What a trial is trained with: name -> version."""
     backend = keras.backend.backend()
-    packages = {name: version(name) for name in ("kadence", "keras", "numpy", backend)}
+    packages = {name: version_of(name) for name in ("kadence", "keras", "numpy", backend)}
     return {**packages, "backend": backend, "python": platform.python_version(), "machine": platform.machine()}

@@ -2,9 +2,11 @@
 
 import os
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from kadence._engines import read_problem
 from kadence._trials import Outcome, Trial, run_trial
@@ -18,7 +20,7 @@ def main() -> None:
     # What a model or a backend prints must not be taken for an outcome.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
-        lines = _lines()
+        lines = _lines(Path(setup).parent)
         run = _runner(setup)
         while True:
             out.write(run(Trial.from_json(lines.get())).to_json() + "\n")
@@ -35,13 +37,17 @@ def _runner(setup: str) -> Callable[[Trial], Outcome]:
     return lambda trial: run_trial(problem, trial)
 
 
-def _lines() -> "queue.Queue[str]":
-    """The lines of the standard input; at its end the process ends at once, also in the middle of a trial."""
+def _lines(folder: Path) -> "queue.Queue[str]":
+    """The lines of the standard input; at its end the process ends at once, also in the middle of a trial.
+
+    That is the end of the process that made the folder of the problem, which could not remove it if it was killed.
+    """
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
             lines.put(line)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence._arrays import batches_of
+from kadence._arrays import batches_of, length_of
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
@@ -70,6 +70,30 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], *, include_
     """
     chosen = [layer for layer in batch_norms(model) if layer.trainable or include_frozen]
     return recompute_layers(model, batches, chosen)
+
+
+class FullBatches:
+    """The batches of a dataset without a smaller last one, which would count as much as the others.
+
+    Args:
+        batches: As for `recompute_batch_norm`; it can be gone through again.
+    """
+
+    def __init__(self, batches: Any):
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches; of one alone, that one."""
+        first: Any = None
+        last: Any = None
+        for batch in batches_of("batches", self._batches):
+            if first is None:
+                first = batch
+            else:
+                yield last
+            last = batch
+        if last is not None and (last is first or length_of(last) >= length_of(first)):
+            yield last
 
 
 def recompute_layers(

@@ -181,7 +181,7 @@ def scale_for_batch(lr: float, batch_size: int, base_batch_size: int, rule: str 
     Source:
         "linear": Goyal et al. 2017, Accurate, Large Minibatch SGD, section 2.1, arXiv:1706.02677, with the warm-up of
         section 2.2. "sqrt": Krizhevsky 2014, One weird trick, section 5, arXiv:1404.5997; for Adam, Malladi et al.
-        2022, On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, arXiv:2205.10330.
+        2022, On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, arXiv:2205.10287.
     """
     rate = _checks.number("lr", lr, minimum=0.0)
     sizes: dict[str, Any] = {"batch_size": batch_size, "base_batch_size": base_batch_size}

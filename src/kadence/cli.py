@@ -111,7 +111,9 @@ def _add_finetune(commands: Any) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, help="length in epochs, that of the head included; 7 if not given")
     _add_plain(parser.add_argument_group("plain training"), length)
-    parser.add_argument("--snapshots", action="store_true", help="keep the weights at the end of every cycle too")
+    parser.add_argument(
+        "--snapshots", action="store_true", help="train in cycles, and keep the weights at the end of each"
+    )
     parser.add_argument("--out", type=Path, help="run folder; runs/NAME of the photos' folder if not given")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the run folder")
 

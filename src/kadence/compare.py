@@ -2,11 +2,12 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kadence import _checks
-from kadence._compare_checks import check_problem, check_rates, check_strategies, mode_of
+from kadence._compare_checks import check_numbers, check_problem, check_rates, check_strategies, mode_of
 from kadence._engines import Engine, LocalEngine, ProcessEngine
 from kadence._problem import Problem, make_data
 from kadence._ray_engine import RayEngine
@@ -110,14 +111,17 @@ def compare(
         loss,
         metric,
     )
+    counts = check_numbers(seeds, search)
+    apart = engine == "ray" or jobs is not None
     plan = TrialPlan(
         chosen,
-        _checks.integer("seeds", seeds, minimum=1, maximum=1_000_000, unit="a number of seeds"),
-        _checks.integer("search", search, minimum=1, maximum=100, unit="a number of rates"),
+        *counts,
         None if rates is None else check_rates(rates),
         mode_of(metric, mode),
-        check_problem(problem, chosen, other_processes=engine == "ray" or jobs is not None),
+        check_problem(problem, chosen, other_processes=apart, stored=store is not None),
     )
+    if plan.seeds == 1:
+        warnings.warn("`seeds` is 1: no interval, and no difference that can be told from chance.", stacklevel=2)
     target = None if target is None else _checks.number("target", target)
     with Store(store) as trials:
         if retry_failed:

@@ -20,6 +20,8 @@ _ENOUGH_SEEDS = 6
 _TOLD = 0.975
 #: Columns of the narrowest terminal that the table is fitted to.
 _NARROWEST = 80
+#: Share of the comparisons without a difference that a verdict finds one in, to both sides.
+_WRONG = 2 * (1 - _TOLD)
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,20 @@ class Comparison:
         return (*self._about_judging(), *self._about_differences(), *self._about_trials(), *self.notes)
 
     def _about_judging(self) -> list[str]:
+        said = [f"Of {self.metric}, less is better."] * (self.mode == "min")
         if self.judged_on == "test":
-            return ["Judged on the test data, from seeds that took no part in the choice of the rates."]
-        return ["Judged on the validation data, on which the rates were chosen too: a little too good. Give test data."]
+            return ["Judged on the test data, from seeds that took no part in the choice of the rates.", *said]
+        where = "Judged on the validation data, on which the rates were chosen too: a little too good. Give test data."
+        return [where, *said]
 
     def _about_differences(self) -> list[str]:
         others = [differences(result, self.results[0], self.mode) for result in self.results[1:]]
         n = min((len(own) for own in others if len(own) > 1), default=0)
+        if not self.results[0].values:
+            return [f"{self.results[0].strategy}, the baseline, gave no value: there is nothing to compare with."]
         if not n:
             one = "One seed: no interval and no probability. No difference here can be told from chance."
-            return [one] * any(result.values for result in self.results)
+            return [one] * any(others)
         smallest = smallest_told(others, self.grain)
         said = []
         if smallest is not None:
@@ -113,6 +119,8 @@ class Comparison:
 
     def _verdicts(self) -> list[str]:
         said, open_ones, unknown = [], [], []
+        baseline, n_others = self.rows[0].strategy, len(self.rows) - 1
+        most = max(len(result.values) + len(result.failures) for result in self.results)
         for row in self.rows[1:]:
             if row.probability is None or row.difference is None:
                 unknown += [row.strategy] if row.pairs else []
@@ -120,11 +128,16 @@ class Comparison:
             if max(row.probability, 1.0 - row.probability) < _TOLD:
                 open_ones.append(row.strategy)
                 continue
-            verdict = f"{'better' if row.probability > 0.5 else 'worse'} than {self.rows[0].strategy}"
+            verdict = f"{'better' if row.probability > 0.5 else 'worse'} than {baseline}"
             sure = f"probability that it is better: {_probability(row.probability)}"
-            said.append(f"{row.strategy} is {verdict} by {abs(row.difference):.3g} ({sure}).")
+            where = f", on the {row.pairs} seeds that both have" if row.pairs < most else ""
+            said.append(f"{row.strategy} is {verdict} by {abs(row.difference):.3g}{where} ({sure}).")
+        if said and n_others > 1:
+            errs = f"{1 - (1 - _WRONG) ** n_others:.0%}"
+            told = f"without any difference among {n_others + 1} strategies, up to {errs} of comparisons find one"
+            said.append(f"Each verdict is by itself: {told}.")
         if open_ones:
-            said.append(f"Not told from {self.rows[0].strategy} by these seeds: {', '.join(open_ones)}.")
+            said.append(f"Not told from {baseline} by these seeds: {', '.join(open_ones)}.")
         if unknown:
             why = "one seed, or the same difference from each, which is one measurement too"
             said.append(f"No probability for {', '.join(unknown)}: {why}.")
@@ -141,6 +154,9 @@ class Comparison:
             if result.failures:
                 failed = counted(len(result.failures), "judged trial")
                 said.append(f"{failed} of {result.strategy} gave no value: {result.failures[0]}")
+            if result.diverged:
+                diverged = counted(len(result.diverged), "judged trial")
+                said.append(f"{diverged} of {result.strategy} diverged; the values that they ended with count.")
         return said
 
     def __str__(self) -> str:
@@ -196,6 +212,7 @@ class Comparison:
 
 def _result(entry: Mapping[str, Any]) -> StrategyResult:
     tuples = {name: tuple(entry[name]) for name in ("seeds", "values", "seconds", "curves", "failures")}
+    tuples["diverged"] = tuple(entry.get("diverged", ()))  # files of earlier versions have none
     searched = tuple((rate, value) for rate, value in entry["searched"])
     return StrategyResult(**{**entry, **tuples, "searched": searched})
 

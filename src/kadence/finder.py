@@ -59,7 +59,7 @@ def lr_range_test(
             current rates; a second sweep with the group at rate 0 shows what they did. That is 2 sweeps for each group.
         n_runs: Number of runs, each with a data order and dropout of its own. Integer >= 1.
         validation_data: Data to take the losses from, as `fit` takes it; None for the training batches. One batch of
-            it, with samples from all over its first 32 batches, is evaluated after each step.
+            it is evaluated after each step: with samples from all over arrays, or the first 32 batches of a dataset.
         stop_factor: A sweep ends when the smoothed loss is above this factor times its lowest. Float > 1.
         seed: Seed of data order and dropout. Integer >= 0; None to draw one from NumPy's global generator.
         callbacks: Further Keras callbacks, for each sweep; to them it is a `fit` of as many epochs as it takes.

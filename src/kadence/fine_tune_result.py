@@ -32,7 +32,8 @@ class FineTuneResult:
         phases: The phases, in their order.
         rates: Peak rate of each group in the last phase. Floats, one per group.
         history: A dict for each epoch: "phase", "epoch" from 1 over all phases, "seconds", and the metrics.
-        record: What every step was trained with, over all phases.
+        record: What every step was trained with, over all phases. A group that `unfreeze_every` lets join later has
+            the rate that it would be trained with.
         range_test: The range test, or None if the rates were given.
         best_epoch: The epoch with the lowest validation loss, from 1; None without validation data.
         seconds: Time of all of it, that of a part before it was resumed not included, in seconds.

@@ -56,8 +56,8 @@ def fine_tune(
     3. `TrainPhase`: all groups train, for the rest of the epochs, under a schedule that ends with them.
 
     The model is trained in place, with loss and metrics that it was compiled with, and with a new optimizer of the same
-    kind and settings, of which only the rate is another one. Layers that were frozen are unfrozen; rate 0 freezes a
-    group. Afterwards it has the weights of the last epoch.
+    kind and settings, of which only the rate is another one. Layers before the head that were frozen are unfrozen; rate
+    0 freezes a group. Afterwards the model has the weights of the last epoch.
 
     With a run folder, a run that is killed at any moment is resumed by the same call with `resume=True`: in the phase
     and epoch that was not finished, to the same weights. Its start is kept there too, so that the model need not begin
@@ -71,7 +71,7 @@ def fine_tune(
         validation: Data of the same kind, or None.
         epochs: Length of all of it, in epochs, `freeze_epochs` included. Integer > freeze_epochs.
         head: First layer of the head: a layer, an address or a unique name. None for what follows the largest nested
-            model, or the last pooling, or for the last layer with weights.
+            model, or the last global pooling or flattening, or for the last layer with weights.
         groups: Layer groups, the last being the head, instead of `head`. None for those of the model's
             `DiscriminativeOptimizer`, or two halves before the head.
         rates: "find"; the peak rate of the head, 100 times that of the first group; or one rate per group, 0
@@ -87,7 +87,7 @@ def fine_tune(
         resume: Whether to go on with the run of `run_dir`.
         seed: Seed of order, dropout and augmentation. Integer >= 0; None to draw one.
         verbose: As for `fit`; 0 says nothing.
-        batch_size: Rows in a batch, where the data is arrays. Integer >= 1.
+        batch_size: Rows in a batch, where the data is arrays; a dataset has its own. Integer >= 1.
         phases: Other phases instead of these three, of `HeadPhase`, `FindPhase`, `TrainPhase`, in any number, such as
             `[HeadPhase(1), TrainPhase(4, rates=(1e-4, 3e-4, 1e-3), unfreeze_every=1)]`; `epochs` is their sum, and
             rates, schedule, freeze_epochs and snapshots are theirs.

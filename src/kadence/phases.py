@@ -9,8 +9,9 @@ from kadence._job import Job
 from kadence._phase_rates import RATE_RULES, SPREAD, bold_rate, peak_of, range_test_of, spread_factors
 from kadence._phase_schedules import SCHEDULES, make_schedule
 from kadence._text import counted
-from kadence.batch_norm import recompute_batch_norm
+from kadence.batch_norm import FullBatches, recompute_batch_norm
 from kadence.callbacks import SnapshotSaver
+from kadence.ensemble import SnapshotEnsemble
 from kadence.freezing import freeze_to
 from kadence.schedules import Schedule
 
@@ -29,8 +30,8 @@ class _CycleSaver(SnapshotSaver):
 class HeadPhase:
     """Trains the head while everything before it is frozen.
 
-    Where what is before the head is functional, holds nothing random and sees the same data in every epoch, it runs
-    once, and the epochs train on the stored features (see `cache_features`).
+    Where what is before the head is functional, holds nothing random and sees the same data in every epoch, arrays or
+    images without augmentation, it runs once, and the epochs train on the stored features (see `cache_features`).
 
     Args:
         epochs: Length, in epochs. Integer >= 1.
@@ -82,8 +83,7 @@ class HeadPhase:
                 bold = bold_rate(job, 0.0)
                 rate = peak_of(job, range_test_of(job, part, "bold", bold), "head", "bold", bold)
             schedule = make_schedule(self.schedule, rate, job.compiled.updates(self.epochs * len(part.batches)))
-            groups, rates = (job.groups, [0.0] * last + [rate]) if part.is_whole else (None, None)
-            job.compiled.compile(part.model, schedule, groups, rates)
+            job.compiled.compile(part.model, schedule, job.groups, [0.0] * last + [rate])
             train(part, range(self.epochs))
 
 
@@ -252,7 +252,10 @@ class TrainPhase:
                         job.compiled.go_on_with(part.model, job.model.optimizer)
                         train(part, epochs, own)
             if job.batch_norm == "train":
-                recompute_batch_norm(job.model, job.plain_batches(job.seed))
+                batches = FullBatches(job.plain_batches(job.seed))
+                if folder is not None:
+                    SnapshotEnsemble.load(folder / "snapshots", job.model).recompute_batch_norm(batches)
+                recompute_batch_norm(job.model, batches)
 
 
 Phase = HeadPhase | FindPhase | TrainPhase
@@ -266,8 +269,12 @@ def check_phases(job: Job, phases: Sequence[Phase]) -> None:
         phases: The phases.
 
     Raises:
-        ValueError: If one of them does not.
+        ValueError: If one of them does not, or two keep snapshots.
     """
+    keeping = [phase for phase in phases if isinstance(phase, TrainPhase) and phase.snapshots]
+    if len(keeping) > 1:
+        remedy = "The folder of the run has place for the snapshots of one."
+        raise ValueError(_checks.sentence("phases", "keep snapshots in one of them at most", keeping, remedy))
     found = False
     for phase in phases:
         found = found or isinstance(phase, FindPhase)

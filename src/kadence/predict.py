@@ -130,7 +130,7 @@ def _predictor(
         return predict, _BATCH_SIZE
     if not (run / SNAPSHOTS / INDEX).is_file():
         rule = f"hold snapshots, {SNAPSHOTS}/{INDEX}, to predict with all of them"
-        remedy = "`kadence finetune --snapshots` keeps them; without --ensemble the best epoch predicts."
+        remedy = "`kadence finetune --snapshots` keeps them; without --ensemble `model.keras` predicts."
         raise FileNotFoundError(_checks.sentence("run", rule, str(run), remedy))
     members = SnapshotEnsemble.load(run / SNAPSHOTS, model)
     # The snapshots take turns in one model, so that more photos at once are fewer turns.

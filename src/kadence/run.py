@@ -7,7 +7,6 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +14,11 @@ import keras
 import numpy as np
 
 from kadence import _checks
+from kadence._backend import version_of
 from kadence._findings import mid_cycle
 from kadence._rate_search import store_test, stored_test
 from kadence._setup import Photos, compile_classifier, load_photos
-from kadence.batch_norm import recompute_batch_norm
+from kadence.batch_norm import FullBatches, recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, SnapshotSaver, save_model
 from kadence.classifier import build_classifier, rates_of
 from kadence.data import ImageBatches
@@ -159,9 +159,10 @@ def _train(
 def _recompute_statistics(model: keras.Model, batches: ImageBatches, folder: Path, snapshots: bool) -> None:
     """Compute the statistics of what was trained anew, and write the model and its snapshots again."""
     batches.multiple_of = 1  # one device computes them
+    full = FullBatches(batches)
     if snapshots:
-        SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(batches)
-    recompute_batch_norm(model, batches)
+        SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(full)
+    recompute_batch_norm(model, full)
     save_model(model, folder / "model.keras")
 
 
@@ -224,7 +225,7 @@ def _read_description(path: Path) -> dict[str, Any]:
             return description
     except ValueError:
         pass
-    remedy = "Its settings are lost: start a new run in another folder."
+    remedy = "It is spoilt, or of a run that another recipe trained: go on with the flags of that one."
     raise ValueError(_checks.sentence("run.json", "be the description of a run", str(path), remedy))
 
 
@@ -254,10 +255,10 @@ def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
             "fingerprint": photos.fingerprint(),
         },
         "versions": {
-            "kadence": version("kadence"),
+            "kadence": version_of("kadence"),
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
-            keras.backend.backend(): version(keras.backend.backend()),
+            keras.backend.backend(): version_of(keras.backend.backend()),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kadence import _checks
 from kadence.records import write_text
@@ -74,7 +75,7 @@ class RunFolder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the history, the model if it is the best, and the backup."""
         seconds = round(time.perf_counter() - self._began, 2)
-        row: Row = {"epoch": epoch + 1, "seconds": seconds, **{name: float(v) for name, v in (logs or {}).items()}}
+        row: Row = {"epoch": epoch + 1, "seconds": seconds, **as_numbers(logs)}
         self.rows.append(row)
         write_text(self.folder / "history.csv", history_text(self.rows))
         if self.keep_model and self.best is row:
@@ -108,6 +109,18 @@ class RunFolder(keras.callbacks.Callback):
         part.rename(part.with_name(f"epoch_{epoch + 1:05d}"))
         for backup in older:
             shutil.rmtree(backup)
+
+
+def as_numbers(logs: Mapping[str, Any] | None) -> Row:
+    """The logs of an epoch as numbers; of a metric with several values, such as one per class, their mean.
+
+    Args:
+        logs: What Keras gives a callback.
+
+    Returns:
+        Dict of floats.
+    """
+    return {name: float(np.mean(value)) for name, value in (logs or {}).items()}
 
 
 def save_model(model: keras.Model, path: Path) -> None:
