@@ -25,7 +25,7 @@ import kadence  # noqa: F401 - before Keras: it picks an installed backend
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from problems import DATA, LADDERS, SCHEDULES, SEEDS, VGG_WEIGHTS, strategy
-from trials import GRAIN, Bench, Results, Row, between, gains_over, running
+from trials import GRAIN, Bench, Results, between, gains_over, running
 
 from kadence._statistics import interval
 
@@ -95,21 +95,19 @@ def _near(results: Results, cell: Cell) -> float | None:
 def tables(results: Results, chosen: list[Cell]) -> Iterator[str]:
     """A Markdown table for each network and optimizer: what is measured, beside one rate with a cosine."""
     for block in BLOCKS:
-        members = [cell for cell in chosen if cell[1:3] == block]
-        measured = {cell: results.judged(cell.data, cell.network, cell.strategy_name) for cell in members}
-        if not any(measured.values()):
-            continue
-        yield f"| {', '.join(block)} | {' | '.join(DATA)} |\n|{'---|' * (1 + len(DATA))}"
+        rows = {}
         for kind in itertools.product(SCHEDULES, LADDERS):
-            texts = [_text(results, Cell(data, *block, *kind), measured) for data in DATA]
-            if any(texts):
-                yield f"| {', '.join(kind)} | {' | '.join(texts)} |"
-        yield ""
+            members = [Cell(data, *block, *kind) for data in DATA]
+            rows[kind] = [_text(results, cell) if cell in chosen else "" for cell in members]
+        if any(map(any, rows.values())):
+            yield f"| {', '.join(block)} | {' | '.join(DATA)} |\n|{'---|' * (1 + len(DATA))}"
+            yield from (f"| {', '.join(kind)} | {' | '.join(texts)} |" for kind, texts in rows.items() if any(texts))
+            yield ""
 
 
-def _text(results: Results, cell: Cell, measured: dict[Cell, dict[int, Row]]) -> str:
+def _text(results: Results, cell: Cell) -> str:
     """A cell of a table: mean, rate, and the difference with its interval; of the reference, its own interval."""
-    rows = measured.get(cell)
+    rows = results.judged(cell.data, cell.network, cell.strategy_name)
     if not rows:
         return ""
     base = results.judged(cell.data, cell.network, Cell(*cell[:3], *REFERENCE).strategy_name)

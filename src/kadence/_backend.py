@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def choose_backend() -> None:
         lines = ", ".join(f'pip install "kadence[{name}]"' for name in ("jax", "tensorflow", "torch"))
         raise ImportError(f"Keras needs one of its backends, and none is installed. Install one of them with: {lines}")
     os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def versions() -> dict[str, str]:
+    """What a training depends on: "backend", and the version of each package and of Python, by name."""
+    import keras
+
+    backend = keras.backend.backend()
+    packages = {name: version_of(name) for name in ("kadence", "keras", "numpy", backend)}
+    return {**packages, "backend": backend, "python": platform.python_version()}
 
 
 def version_of(package: str) -> str:

@@ -57,7 +57,6 @@ class Compiled:
         own = ("train_step", "test_step", "compute_loss", "compute_metrics")
         #: Whether a part of the model trains as the model itself does.
         self.is_plain = all(getattr(type(model), name) is getattr(keras.Model, name) for name in own)
-        self.is_plain &= set(self._decay or ()) <= {1.0}  # a part has no groups
 
     def describe(self) -> dict[str, Any]:
         """Optimizer without its rate, loss and metrics, by class and config; JSON types, to tell two runs apart.

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Augmented, Data, follow_epochs
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
 from kadence.callbacks.run_folder import as_numbers
-from kadence.features import cache_features
+from kadence.features import CachedFeatures, cache_features
 from kadence.freezing import set_trained
 from kadence.groups import LayerGroups
 from kadence.range_test import RangeTest
@@ -240,9 +240,7 @@ class Job:
         """
         if cached and first and self.augment is None and self.compiled.is_plain:
             try:
-                if not self.train.is_same_each_time:
-                    raise TypeError("`train` is a dataset, which may give other rows in each epoch; arrays do not.")
-                features = cache_features(self.model, self.groups[first], self.plain_batches())
+                features = self._features(first)
             except (ValueError, TypeError) as error:
                 note = f"Features could not be stored: {error}"
                 self.notes += [note] if noted and note not in self.notes else []
@@ -255,22 +253,15 @@ class Job:
                     return
         yield TrainedPart(self.model, self.train_batches(), self.validation_batches(), True)
 
+    def _features(self, first: int) -> CachedFeatures:
+        """What comes out of the groups before the first; raises where that is not the same in each epoch."""
+        if not self.train.is_same_each_time:
+            raise TypeError("`train` is a dataset, which may give other rows in each epoch; arrays do not.")
+        return cache_features(self.model, self.groups[first], self.plain_batches())
+
     def _keep(self, rows: Sequence[Row], record: RateRecord | None) -> None:
         offset = len(self.rows)
-        for row in rows:
-            rates = _by_group(self.groups, row, "learning_rate_", 0.0)
-            others = {key: value for key, value in row.items() if not key.startswith("learning_rate_")}
-            self.rows.append({"phase": self.phase, **others, "epoch": offset + int(row["epoch"]), **rates})
+        self.rows += [{"phase": self.phase, **row, "epoch": offset + int(row["epoch"])} for row in rows]
         if record is not None and len(record):
             steps = record.steps + (int(self.record.steps[-1]) + 1 if len(self.record) else 0)
-            rates = _by_group(self.groups, record.rates, "", np.zeros(len(steps)))
-            self.record = self.record.then(RateRecord(steps, rates, record.losses))
-
-
-def _by_group(groups: LayerGroups, rates: Mapping[str, Any], prefix: str, still: Any) -> dict[str, Any]:
-    """The rates of all groups, where `rates` has them or one of the head alone."""
-    own = {name: value for name, value in rates.items() if name.startswith(prefix)}
-    names = [prefix + name for name in groups.names]
-    if own and not own.keys() & set(names):
-        own = {names[-1]: next(iter(own.values()))}
-    return {name: own.get(name, still) for name in names}
+            self.record = self.record.then(RateRecord(steps, record.rates, record.losses))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._backend import version_of
+from kadence._backend import versions
 from kadence._snapshot_files import load_weights, save_weights
 from kadence._trial_data import Data
 from kadence._walk import Layers
@@ -50,7 +49,7 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         new_folder("run_dir", folder, "Choose another folder, or go on with that run with `resume=True`.")
         folder.mkdir(parents=True, exist_ok=True)
         remove_parts(folder)
-        content = {"fine_tune": described, "seed": drawn, "versions": _versions()}
+        content = {"fine_tune": described, "seed": drawn, "versions": versions()}
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
         save_weights(model, folder / _START)
         return drawn
@@ -122,9 +121,3 @@ def digest_of_data(data: Data) -> str:
             "\n".join([str(len(data)), shapes, *sizes]).encode("utf-8", "surrogateescape")
         ).hexdigest()
     return data.digests()[1] if data.arrays is not None else f"{type(data.dataset).__name__} of {len(data)} batches"
-
-
-def _versions() -> dict[str, str]:
-    backend = keras.backend.backend()
-    found = {name: version_of(name) for name in ("kadence", "keras", "numpy", backend)}
-    return {**found, "backend": backend, "python": platform.python_version()}

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._backend import version_of
+from kadence._backend import versions
 from kadence._pipeline import method, prepared
 from kadence._problem import Problem
 from kadence._trial_data import follow_epochs
@@ -139,7 +139,7 @@ def run_trial(problem: Problem, trial: Trial) -> Outcome:
         reason = f"{type(error).__name__}: {_checks.said(error)}"
         if any(word in reason.lower() for word in _MEMORY):
             reason = f"out of memory: {reason}"
-        return Outcome("failed", reason[:500], seconds=time.perf_counter() - began, versions=versions())
+        return Outcome("failed", reason[:500], seconds=time.perf_counter() - began, versions=_versions())
     finally:
         gc.collect()  # a model is a cycle of references, and the next one may need its memory
 
@@ -218,7 +218,7 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
         test=test,
         seconds=seconds,
         curves=epochs.curves,
-        versions=versions(),
+        versions=_versions(),
     )
 
 
@@ -241,8 +241,5 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def versions() -> dict[str, str]:
-    """What a trial is trained with: name -> version."""
-    backend = keras.backend.backend()
-    packages = {name: version_of(name) for name in ("kadence", "keras", "numpy", backend)}
-    return {**packages, "backend": backend, "python": platform.python_version(), "machine": platform.machine()}
+def _versions() -> dict[str, str]:
+    return {**versions(), "machine": platform.machine()}

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import keras
-import numpy as np
 
 from kadence import _checks
-from kadence._backend import version_of
+from kadence._backend import versions
 from kadence._findings import mid_cycle
 from kadence._rate_search import store_test, stored_test
 from kadence._setup import Photos, compile_classifier, load_photos
@@ -254,14 +252,7 @@ def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
             "skipped": len(photos.train.skipped) + len(photos.validation.skipped),
             "fingerprint": photos.fingerprint(),
         },
-        "versions": {
-            "kadence": version_of("kadence"),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            keras.backend.backend(): version_of(keras.backend.backend()),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 
