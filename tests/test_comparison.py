@@ -115,6 +115,12 @@ def test_what_flatters_a_strategy_is_told():
     assert "Each verdict is by itself" not in alone
 
 
+def test_no_difference_in_a_share_of_rows_is_larger_than_all():
+    """Of two seeds the interval is 12.7 standard deviations wide."""
+    (said,) = [s for s in comparison([0.4, 0.6], [0.6, 0.5], grain=0.1).conclusions if "told from noise" in s]
+    assert said == "With 2 seeds, a difference in accuracy cannot be told from noise here."
+
+
 def test_without_a_baseline_nothing_is_compared():
     said = comparison([], BETTER, SAME).conclusions
     assert "constant, the baseline, gave no value: there is nothing to compare with." in said

@@ -114,12 +114,12 @@ def _compare(options: argparse.Namespace) -> None:
     batches = [ImageBatches(part, options.image_size, options.batch_size, shuffle=False) for part in (train, *held_out)]
     model: dict[str, Any] = {"backbone": options.backbone, "split": options.split and list(options.split)}
     model |= {"image_size": options.image_size, "augment": options.augment, "n_classes": len(train.class_names)}
-    is_new = not options.out.exists()
+    made = [folder for folder in (options.out, *options.out.parents) if not folder.exists()]
     options.out.mkdir(parents=True, exist_ok=True)
     again = shlex.join(["kadence", *options.arguments])
     options.stopped = f"Finished trials are in {store}. Go on with the same command: {again}"
     names = ("seeds", "search", "rates", "epochs", "target", "engine", "jobs", "ray_address", "retry_failed")
-    with _removed_if_empty(options.out, is_new), _TrialBar(console(), plan.n_trials) as bar:
+    with _removed_if_empty(made), _TrialBar(console(), plan.n_trials) as bar:
         comparison = compare(
             functools.partial(build_network, **model),
             batches[0],
@@ -135,13 +135,13 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _removed_if_empty(folder: Path, is_new: bool) -> Iterator[None]:
-    """After a mistake that is found before the first trial, a folder that was made for it goes again."""
+def _removed_if_empty(folders: Sequence[Path]) -> Iterator[None]:
+    """After a mistake that is found before the first trial, the folders that were made for it go again."""
     try:
         yield
     except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for folder in folders:
                 folder.rmdir()
         raise
 

@@ -110,8 +110,10 @@ class Comparison:
         smallest = smallest_told(others, self.grain)
         said = []
         if smallest is not None:
-            below = f"a difference in {self.metric} below {smallest:.2g}"
-            said.append(f"With {n} seeds, {below} cannot be told from noise here.")
+            below = (
+                "" if self.grain and smallest >= 1.0 else f" below {smallest:.2g}"
+            )  # of a share of rows, none is larger
+            said.append(f"With {n} seeds, a difference in {self.metric}{below} cannot be told from noise here.")
         if n < _ENOUGH_SEEDS:
             covered = f"An interval of {n} seeds holds the mean in about {1 - 2 ** (1 - n):.0%} of the cases, not 95%"
             said.append(f"{covered}: take {_ENOUGH_SEEDS} seeds or more.")
