@@ -110,9 +110,8 @@ class Comparison:
         smallest = smallest_told(others, self.grain)
         said = []
         if smallest is not None:
-            below = (
-                "" if self.grain and smallest >= 1.0 else f" below {smallest:.2g}"
-            )  # of a share of rows, none is larger
+            is_more_than_all = self.grain and smallest >= 1.0  # of a share of rows
+            below = "" if is_more_than_all else f" below {smallest:.2g}"
             said.append(f"With {n} seeds, a difference in {self.metric}{below} cannot be told from noise here.")
         if n < _ENOUGH_SEEDS:
             covered = f"An interval of {n} seeds holds the mean in about {1 - 2 ** (1 - n):.0%} of the cases, not 95%"
