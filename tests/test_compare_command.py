@@ -62,6 +62,19 @@ def test_from_photos_to_table_and_files(photos, tmp_path, capsys):
     assert found.judged_on == "test"
     assert compare(photos, tmp_path / "out", *words) == 0
     assert "1/2" not in capsys.readouterr().out, "nothing is repeated"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES, "trials.sqlite"}
+
+
+def test_the_results_of_another_comparison_are_kept(photos, tmp_path, capsys, no_training):
+    out = tmp_path / "out"
+    for n_seeds in (1, 2, 3):
+        earlier = {path.name: path.read_bytes() for path in out.glob("comparison.*")}
+        words = ["--strategies", "constant,frozen", "--seeds", str(n_seeds), "--rates", "1e-2"]
+        assert compare(photos, out, *words) == 0
+        for name, content in earlier.items():
+            assert (out / name.replace(".", f"-{n_seeds - 1}.")).read_bytes() == content
+    assert "the earlier ones are named comparison-2 now" in capsys.readouterr().out
+    assert len([*out.glob("comparison*")]) == 9
 
 
 def test_the_bar_shows_what_is_known():

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import shlex
 import warnings
@@ -189,11 +190,24 @@ def _without_copies(folder: ImageFolder) -> ImageFolder:
 
 def _write(comparison: Comparison, out: Path) -> None:
     write_line(str(comparison))
+    kept = _keep_other(out, comparison.to_json())
     # The first is what tells that the others are ours, if the process ends in between.
     write_text(out / "comparison.json", comparison.to_json())
     write_text(out / "comparison.csv", comparison.to_csv())
     save_comparison_picture(comparison, out / "comparison.png")
-    write_line(f"Table, curves and picture are in {out}")
+    write_line(f"Table, curves and picture are in {out}{kept}")
+
+
+def _keep_other(out: Path, text: str) -> str:
+    """Rename the results of an earlier comparison that was another, of more seeds or of other photos; say to what."""
+    ours = out / "comparison.json"
+    if not ours.exists() or ours.read_text(encoding="utf-8") == text:
+        return ""
+    number = next(number for number in itertools.count(1) if not any(out.glob(f"comparison-{number}.*")))
+    for ending in ("csv", "png", "json"):  # the last is what tells that the others are ours
+        with contextlib.suppress(FileNotFoundError):
+            (out / f"comparison.{ending}").rename(out / f"comparison-{number}.{ending}")
+    return f"; the earlier ones are named comparison-{number} now"
 
 
 class _TrialBar(BarOwner):
