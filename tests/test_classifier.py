@@ -27,6 +27,19 @@ def trainable(model):
     return [variable.path for variable in model.trainable_variables]
 
 
+def test_a_config_with_the_channels_first_changes_nothing(monkeypatch):
+    backbone = tiny.load_backbone("tiny", tiny.SIZE)  # real ones fix their format
+    monkeypatch.setattr(classifier, "load_backbone", lambda *_, **__: backbone)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model, _ = build(augment=True)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert model.get_layer("head").kernel.shape == (8, 3)
+    formats = {layer.data_format for layer in model.layers if layer.name.startswith(("random_", HEAD))}
+    assert formats == {"channels_last"}
+
+
 def test_raw_pixels_in_probabilities_out():
     model, _ = build(n_classes=4, image_size=40)
     assert (model.input_shape, model.output_shape) == ((None, 40, 40, 3), (None, 4))

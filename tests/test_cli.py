@@ -267,13 +267,13 @@ def test_bad_settings(photos, tmp_path, capsys, words, fragments):
 
 
 def _folder(tmp_path, *names):
-    for name in names:
+    for number, name in enumerate(names):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith("/"):
             path.mkdir()
         elif name.endswith(".png"):
-            Image.new("RGB", (40, 40)).save(path)
+            Image.new("RGB", (40, 40), (number, 0, 0)).save(path)
         else:
             path.write_text("not a photo")
     return tmp_path / "photos"
@@ -290,6 +290,12 @@ BAD_PHOTOS = {
     "one photo a class": (["cat/a.png", "dog/a.png"], ["at least two images of some class"]),
     "parts of a dataset": (["train/a.png", "test/b.png"], ["one sub-folder per class", "'test'"]),
 }
+
+
+def test_cycles_of_a_schedule_without_any(photos, tmp_path, capsys):
+    words = ["--schedule", "cosine", "--first-cycle-epochs", "2", "--cycle-mult", "3"]
+    assert command("finetune", photos, "--out", tmp_path / "run", "--epochs", "5", *words) == 1
+    one_message(capsys, "`schedule` must be 'warm-restarts' beside --first-cycle-epochs and --cycle-mult")
 
 
 @pytest.mark.parametrize(("names", "fragments"), list(BAD_PHOTOS.values()), ids=list(BAD_PHOTOS))
@@ -457,10 +463,27 @@ def test_bad_groups(capsys, words, fragments):
 def test_predict_prints_a_table_and_the_accuracy(run, photos, capsys):
     assert command("predict", run, photos) == 0
     output = capsys.readouterr()
-    assert output.err == ""
-    for word in ("photo", "class", "probability", "りんご"):
-        assert word in output.out
-    assert output.out.splitlines()[-1] == "accuracy 1.0000 on the 24 photos in class folders"
+    assert output.err == "kadence: accuracy 1.0000 on the 24 photos in class folders\n"
+    header, *rows = (line.split("\t") for line in output.out.splitlines())
+    assert header == ["photo", "class", "probability"]
+    assert len(rows) == 24, "a pipe gets the table and nothing else"
+    assert {row[1] for row in rows} == set(tiny.COLOURS)
+
+
+@pytest.mark.parametrize("name", ["nowhere/out.csv", "."])
+def test_predict_looks_where_it_is_to_write_first(run, photos, tmp_path, capsys, name, monkeypatch):
+    monkeypatch.setattr(cli, "predict_photos", lambda *_: pytest.fail("predicted"))
+    assert command("predict", run, photos, "--csv", tmp_path / name) == 1
+    one_message(capsys, "`csv` must name a file in a folder that exists")
+
+
+def test_an_output_that_nobody_reads_on_is_no_error():
+    words = [sys.executable, "-c", "from kadence.cli import command; command()", "groups", "--list"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
 def test_predict_writes_csv(run, tmp_path, capsys):

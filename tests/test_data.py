@@ -137,6 +137,23 @@ def test_other_warnings_of_pillow_are_not_passed_on(tmp_path):
     assert len(scan_folder(tmp_path, strict=True).paths) == 3
 
 
+def test_pictures_that_are_not_read_are_told(tmp_path):
+    photos(tmp_path, a=1, b=1)
+    save(tmp_path / "a" / "jpeg.jpg").rename(tmp_path / "a" / "from_windows.JFIF")
+    for name in ("a/phone.HEIC", "b/scan.tif"):
+        (tmp_path / name).write_bytes(b"picture")
+    with pytest.warns(UserWarning, match=r"2 image files cannot be used: .*phone\.HEIC' \(a format that is not read"):
+        found = scan_folder(tmp_path)
+    assert [path.name for path in found.paths] == ["000.png", "from_windows.JFIF", "000.png"]
+    with pytest.raises(ValueError, match="hold only images that can be used"):
+        scan_folder(tmp_path, strict=True)
+
+
+def test_a_part_of_a_dataset_among_the_classes_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="'val' in .* is taken for a class; where that is a part of a dataset, move"):
+        assert scan_folder(photos(tmp_path, cat=1, dog=1, val=1)).class_names == ("cat", "dog", "val")
+
+
 def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match=r"existing folder. Received: folder='.*missing'. There is nothing"):
         scan_folder(tmp_path / "missing")

@@ -46,6 +46,15 @@ def test_from_photos_to_table_file_and_picture(words, photos, tmp_path, capsys):
         assert (f"{rate:.2g}" if rate is not None else f"{name}: ") in output
 
 
+def test_results_are_not_written_among_photos_or_over_a_file(photos, tmp_path, capsys):
+    for inside in (photos, photos / "new"):
+        assert find(photos, inside) == 1
+        one_message(capsys, "`out` must not be in the folder of the photos")
+    (tmp_path / "file").write_text("mine")
+    assert find(photos, tmp_path / "file") == 1
+    one_message(capsys, "`out` must be a folder")
+
+
 @pytest.mark.parametrize("per_group", [False, True])
 def test_the_table_fits_80_columns_without_folding(per_group):
     names = ["group_1", "group_2", "group_3"]

@@ -1,5 +1,7 @@
 """How a picture is read, whatever form it has."""
 
+import struct
+
 import numpy as np
 import pytest
 from pictures import BLUE, GREEN, RED, WHITE, halves, save, truncate
@@ -30,6 +32,17 @@ def test_exif_orientation(tmp_path, orientation, corner):
     red = read_image(tmp_path / "a.jpg", 2)[..., 0] > 128
     assert red[corner]
     assert red.sum() == 1
+
+
+def test_exif_that_cannot_be_written_again(tmp_path):
+    """Pillow's own way of turning a picture writes all of its EXIF anew; here a resolution is text."""
+    entries = [(0x0112, 3, 1, struct.pack("<HH", 3, 0)), (0x011A, 2, 2, b"a\0\0\0")]
+    table = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(4)
+    picture = Image.new("RGB", (32, 32), BLUE)
+    picture.paste(RED, (0, 0, 16, 16))
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert read_image(tmp_path / "a.jpg", 2)[1, 1, 0] > 128
 
 
 def test_the_centred_square_is_kept(tmp_path):

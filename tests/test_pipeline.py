@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kadence
-from kadence._pipeline import Prepared, method, prepared
+from kadence._pipeline import Prepared, fit, follow_epochs, method, prepared
 from kadence._trial_data import ArrayBatches
 
 RNG = np.random.default_rng(0)
@@ -81,6 +81,52 @@ def test_other_models_are_left_alone():
     model, batches = models.sequential(), plain_batches()
     assert prepared(model, batches) is batches
     assert method(model, "fit", batches) == model.fit
+
+
+def test_batches_are_told_their_epoch_where_they_can_be():
+    assert follow_epochs([]) == []
+    batches = ArrayBatches((np.arange(64), LABELS), 16, seed=3)
+    (callback,) = follow_epochs(batches)
+    first = batches[0][0]
+    callback.on_epoch_begin(1, {})
+    assert (batches[0][0] != first).any()
+
+
+class Counted(keras.layers.Layer):
+    """Counts the times that a backend goes through it in training."""
+
+    n = 0
+
+    def call(self, inputs, training=False):
+        self.n += bool(training)
+        return inputs
+
+
+def trained(how, compiled):
+    keras.utils.set_random_seed(0)
+    counted = Counted()
+    layers = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), counted, keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    model.compile("adam", "mse", metrics=["mae"], **compiled)
+    x = np.random.default_rng(0).random((64, 2))
+    how(model, ArrayBatches((x, x.sum(1, keepdims=True)), 16))
+    return weights(model), counted.n
+
+
+@pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}])
+def test_fit_is_that_of_keras_but_traced_once(compiled):
+    keras_fit, _ = trained(lambda model, batches: model.fit(batches, epochs=2, shuffle=False, verbose=0), compiled)
+    ours, n = trained(lambda model, batches: fit(model, batches, [], epochs=2, verbose=0), compiled)
+    for mine, other in zip(ours, keras_fit, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert n == 1 or keras.backend.backend() != "tensorflow" or compiled
+
+
+def test_what_is_wrong_with_a_model_is_said_by_fit():
+    model = models.sequential()
+    model.compile("adam", lambda y_true, y_pred: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, ArrayBatches((np.ones((8, *model.input_shape[1:])), np.ones((8, 1))), 4), [], verbose=0)
 
 
 @pytest.mark.parametrize("rates", ["find", (0.01, 0.02, 0.03)])

@@ -239,6 +239,15 @@ def test_storages_that_are_not_there(read, body):
         read(pth(body, ("k", SIX)))
 
 
+def test_many_names_of_one_storage(read):
+    """Tied weights share one; a thousand copies of it are an attack on memory."""
+    one = storage("0", 1000)
+    tied = {f"w{number}": tensor(one, 0, (1000,), (1,)) for number in range(100)}
+    body = entries(**tied)
+    with pytest.raises(ValueError, match="more than 8 times as large as the file"):
+        read(pth(body, ("0", np.zeros(1000, "<f4"))))
+
+
 def test_a_memo_of_64_gigabytes(read):
     with pytest.raises(ValueError, match="numbers more objects than it has bytes"):
         read(pth(entries(w=b"N" + b"r" + struct.pack("<I", 2**32 - 1))))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kadence.records import RateRecord, new_folder, remove_parts, write_text
+from kadence.records import RateRecord, held, made, new_folder, remove_parts, write_text
 
 pytestmark = pytest.mark.once
 
@@ -236,3 +236,38 @@ def test_a_folder_is_new_unless_it_holds_something_of_the_user(tmp_path, name, n
         return
     with pytest.raises(FileExistsError, match=r"`run_dir` must be a new or empty folder\..* Choose another\."):
         new_folder("run_dir", tmp_path, "Choose another.")
+
+
+def test_links_are_followed_and_pipes_written_to(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for text in ("first", "second"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real").read_text() == text
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "through")
+    assert os.read(reading, 100) == b"through"
+    os.close(reading)
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "real", "pipe"}
+
+
+def test_a_folder_that_stays_empty_goes_again(tmp_path):
+    with pytest.raises(ZeroDivisionError), made(tmp_path / "a" / "b"):
+        1 / 0  # noqa: B018
+    assert not (tmp_path / "a").exists()
+    with made(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "result").write_text("")
+    with made(tmp_path / "a" / "b"):
+        pass
+    assert (tmp_path / "a" / "b" / "result").exists()
+
+
+def test_a_run_folder_is_held_by_one(tmp_path):
+    with held("out", tmp_path / "run"):
+        told = pytest.raises(FileExistsError, match=r"`out` must be a folder in which no other process trains")
+        with told, held("out", tmp_path / "run"):
+            pass
+        (tmp_path / "run" / "run.json").write_text("")
+    with held("out", tmp_path / "run"), held("out", None):
+        pass

@@ -19,8 +19,10 @@ from PIL import Image
 
 import kadence
 from kadence import WarmRestarts, classifier, run, train_classifier
+from kadence._setup import load_photos
 from kadence.classifier import build_classifier
 from kadence.data import ImageBatches, scan_folder, split_validation
+from kadence.records import held
 from kadence.settings import BATCH_NORM, OPTIMIZERS, SCHEDULES
 
 BACKEND = keras.backend.backend()
@@ -406,7 +408,42 @@ def test_a_run_of_a_version_without_a_setting_is_resumed(photos, copy):
     del description["settings"]["replicas"]
     (copy / "run.json").write_text(json.dumps(description), encoding="utf-8")
     train_classifier(tiny.settings(photos, augment=True), copy, resume=True)
-    assert json.loads((copy / "run.json").read_text(encoding="utf-8"))["settings"]["replicas"] == 1
+    assert json.loads((copy / "run.json").read_text(encoding="utf-8")) == description, "what it was begun with stays"
+
+
+def test_the_photos_of_a_run_may_be_named_otherwise(photos, copy, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    train_classifier(tiny.settings(photos.name, augment=True), copy, resume=True)
+
+
+def test_a_run_that_goes_on_with_another_backend_says_so(photos, copy):
+    description = json.loads((copy / "run.json").read_text(encoding="utf-8"))
+    description["versions"] |= {"backend": "other", "keras": "1.0"}
+    (copy / "run.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"begun with keras 1\.0, now .*; backend other, now .*bit for bit"):
+        train_classifier(tiny.settings(photos, augment=True), copy, resume=True)
+
+
+def test_snapshots_cannot_be_asked_for_in_mid_run(photos, copy, nothing_changed):
+    with pytest.raises(ValueError, match="it was begun without snapshots"):
+        train_classifier(tiny.settings(photos, augment=True), copy, resume=True, snapshots=True)
+
+
+def test_two_processes_do_not_train_in_one_folder(photos, copy, nothing_changed):
+    with held("out", copy), pytest.raises(FileExistsError, match="in which no other process trains"):
+        train_classifier(tiny.settings(photos, augment=True), copy, resume=True)
+
+
+def test_a_run_that_began_while_photos_were_read_is_left_alone(photos, tmp_path, monkeypatch):
+    def load(settings):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "run.json").write_text("of another")
+        return load_photos(settings)
+
+    monkeypatch.setattr("kadence.run.load_photos", load)
+    with pytest.raises(FileExistsError, match="`out` must be a new or empty folder"):
+        train_classifier(tiny.settings(photos), tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_text() == "of another"
 
 
 def test_resuming_draws_the_pictures_that_a_kill_prevented(copy, photos):
@@ -469,7 +506,7 @@ def test_resume_with_other_photos_is_refused(photos, copy, tmp_path, change):
     (copy / "run.json").write_text(json.dumps(description), encoding="utf-8")
     photo = others / "birnen" / "00.png"
     if change == "added":
-        shutil.copy(photo, photo.with_name("99.png"))
+        Image.new("RGB", (9, 9)).save(photo.with_name("99.png"))
     elif change == "removed":
         photo.unlink()
     elif change == "renamed":

@@ -71,6 +71,20 @@ def test_photos_count_by_class_name_and_size(tmp_path):
     assert digest() != before
 
 
+def test_photos_in_nested_folders_count_by_their_class(tmp_path):
+    def digest():
+        return digest_of_data(Data("train", ImageBatches(scan_folder(tmp_path), tiny.SIZE, 4, shuffle=False), 4))
+
+    tiny.write_photos(tmp_path, n=2)
+    first, second = (tmp_path / name / "x" for name in sorted(tiny.COLOURS)[:2])
+    first.mkdir()
+    second.mkdir()
+    (first.parent / "00.png").rename(first / "00.png")
+    before = digest()
+    (first / "00.png").rename(second / "00.png")
+    assert digest() != before
+
+
 def test_other_datasets_count_by_their_length():
     class Batches:
         def __len__(self):

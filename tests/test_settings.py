@@ -21,13 +21,21 @@ def with_value(name):
     ("name", "out_of_range"),
     [
         ("validation_fraction", [0, 0.0, -0.2, 1, 1.0, 20]),
-        ("weight_decay", [-1e-9, -1]),
         ("first_cycle_epochs", [0, 0.0, -1]),
         ("cycle_mult", [0, 0.99, -2]),
     ],
 )
 def test_numbers_are_checked(name, out_of_range):
     assert_number(with_value(name), name, out_of_range)
+
+
+def test_weight_decay_may_be_left_to_the_optimizer():
+    for value in (True, "0.1", [0.1]):
+        assert_rejects(with_value("weight_decay"), "weight_decay", value, TypeError)
+    for value in (-1e-9, -1, math.nan):
+        assert_rejects(with_value("weight_decay"), "weight_decay", value, ValueError)
+    none = FineTuneSettings(photos="photos", optimizer="adamw", weight_decay=0)
+    assert none.make_optimizer(Constant(0.1)).weight_decay == 0.0
 
 
 @pytest.mark.parametrize(("name", "minimum"), [("cycles", 1), ("batch_size", 1), ("image_size", 32), ("seed", 0)])
@@ -134,7 +142,7 @@ def test_optimizers_are_what_their_names_say(name):
     plain = FineTuneSettings(photos="photos", optimizer=name).make_optimizer(schedule)
     assert type(plain).__name__.lower() == name
     assert plain._learning_rate is schedule
-    assert not plain.weight_decay
+    assert plain.weight_decay == (0.004 if name == "adamw" else None)
     decayed = FineTuneSettings(photos="photos", optimizer=name, weight_decay=0.02).make_optimizer(schedule)
     assert decayed.weight_decay == 0.02
     assert plain is not FineTuneSettings(photos="photos", optimizer=name).make_optimizer(schedule)

@@ -38,6 +38,7 @@ def test_warnings_of_developers_are_no_messages(capsys, monkeypatch):
 def test_a_name_that_is_not_text_is_printable():
     assert _terminal.printable(Path("caf\udce9.png")) == r"caf\udce9.png"
     assert _terminal.printable(Path("café.png")) == "café.png"
+    assert _terminal.printable(Path("a\tb\nc d.png")) == r"a\tb\nc d.png"
 
 
 def test_a_negative_number_is_a_value():

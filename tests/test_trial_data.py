@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from kadence._trial_data import ArrayBatches, Augmented, Data, follow_epochs
+from kadence._trial_data import ArrayBatches, Augmented, Data
 from kadence.data import ImageBatches, scan_folder
 
 X, Y = np.arange(10.0), np.arange(10) % 2
@@ -109,10 +109,7 @@ def test_arrays_that_do_not_fit_are_refused(value):
         Data("train", value, 4)
 
 
-def test_a_dataset_without_epochs_needs_no_callback():
-    assert follow_epochs(Loader()) == []
-    (callback,) = follow_epochs(Data("train", (X, Y), 4).batches(seed=0))
-    assert isinstance(callback, keras.callbacks.Callback)
+def test_the_first_rows():
     assert Data("train", (X, Y), 4).first(2)[0].tolist() == [0.0, 1.0]
 
 

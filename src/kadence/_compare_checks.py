@@ -175,7 +175,7 @@ def _check_disjoint(one: Data, other: Data, rows: Sequence[bytes], other_rows: S
         return
     named = "; ".join(f"{one.label(first)} is {other.label(second)}" for first, second in shared[:3])
     what = f"{len(shared)} of {len(other_rows)} are in both: {named}."
-    photos = one.paths is not None and other.paths is not None
+    photos = one.photos is not None and other.photos is not None
     distinct, other_distinct = set(rows), set(other_rows)
     is_whole = len(distinct & other_distinct) == min(len(distinct), len(other_distinct))
     if (one.name == "validation" and photos) or is_whole:

@@ -3,12 +3,10 @@
 import argparse
 import contextlib
 import functools
-import hashlib
 import itertools
 import math
 import shlex
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,10 @@ from kadence.callbacks.progress import BarOwner
 from kadence.classifier import build_classifier
 from kadence.compare import ENGINES, compare
 from kadence.comparison import Comparison
-from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
+from kadence.data import ImageBatches, ImageFolder, check_outside, scan_folder, split_validation, without_copies
 from kadence.groups import LayerGroups
 from kadence.plots import save_comparison_picture
-from kadence.records import write_text
+from kadence.records import made, write_text
 from kadence.settings import FineTuneSettings
 from kadence.strategies import PARTS
 
@@ -115,42 +113,27 @@ def _compare(options: argparse.Namespace) -> None:
     batches = [ImageBatches(part, options.image_size, options.batch_size, shuffle=False) for part in (train, *held_out)]
     model: dict[str, Any] = {"backbone": options.backbone, "split": options.split and list(options.split)}
     model |= {"image_size": options.image_size, "augment": options.augment, "n_classes": len(train.class_names)}
-    made = [folder for folder in (options.out, *options.out.parents) if not folder.exists()]
-    options.out.mkdir(parents=True, exist_ok=True)
     again = shlex.join(["kadence", *options.arguments])
     options.stopped = f"Finished trials are in {store}. Go on with the same command: {again}"
     names = ("seeds", "search", "rates", "epochs", "target", "engine", "jobs", "ray_address", "retry_failed")
-    with _removed_if_empty(made), _TrialBar(console(), plan.n_trials) as bar:
-        comparison = compare(
-            functools.partial(build_network, **model),
-            batches[0],
-            batches[1],
-            options.strategies,
-            test=batches[2] if len(batches) > 2 else None,
-            batch_size=options.batch_size,
-            store=store,
-            on_trial=bar.show,
-            **{name: getattr(options, name) for name in names},
-        )
-    _write(comparison, options.out)
-
-
-@contextlib.contextmanager
-def _removed_if_empty(folders: Sequence[Path]) -> Iterator[None]:
-    """After a mistake that is found before the first trial, the folders that were made for it go again."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for folder in folders:
-                folder.rmdir()
-        raise
+    with made(options.out):
+        with _TrialBar(console(), plan.n_trials) as bar:
+            comparison = compare(
+                functools.partial(build_network, **model),
+                batches[0],
+                batches[1],
+                options.strategies,
+                test=batches[2] if len(batches) > 2 else None,
+                batch_size=options.batch_size,
+                store=store,
+                on_trial=bar.show,
+                **{name: getattr(options, name) for name in names},
+            )
+        _write(comparison, options.out)
 
 
 def _check_out(out: Path, photos: Sequence[str | None]) -> None:
-    for folder in photos:
-        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
-            raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(out)))
+    check_outside("out", out, photos)
     if out.exists() and not out.is_dir():
         raise FileExistsError(_checks.sentence("out", "be a folder", str(out)))
     ours = out / "comparison.json"
@@ -166,7 +149,7 @@ def _load(options: argparse.Namespace) -> list[ImageFolder]:
     """Training, validation and, unless nothing is held out for it, test photos."""
     train = scan_folder(options.photos)
     if options.validation is None or (options.test is None and options.test_fraction):
-        train = _without_copies(train)
+        train = without_copies(train)
     parts: dict[str, ImageFolder] = {}
     for position, name in enumerate(("test", "validation")):
         folder, fraction = getattr(options, name), getattr(options, f"{name}_fraction")
@@ -175,17 +158,6 @@ def _load(options: argparse.Namespace) -> list[ImageFolder]:
         elif fraction or name == "validation":
             train, parts[name] = split_validation(train, fraction, options.split_seed + position)
     return [train, parts["validation"], *([parts["test"]] if "test" in parts else [])]
-
-
-def _without_copies(folder: ImageFolder) -> ImageFolder:
-    """The images without those whose bytes are those of an earlier one: a part of them would be held out."""
-    first: dict[str, int] = {}
-    for position, path in enumerate(folder.paths):
-        first.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), position)
-    n_copies = len(folder.paths) - len(first)
-    if n_copies:
-        warnings.warn(f"{n_copies} photos in {str(folder.folder)!r} are copies of others, and left out.", stacklevel=2)
-    return folder.select(first.values())
 
 
 def _write(comparison: Comparison, out: Path) -> None:

@@ -11,6 +11,7 @@ from kadence._rate_search import FILES, FIND_STEPS, find_rates, store_test
 from kadence._suggestions import RULES
 from kadence._terminal import add_command, console, numbers, rich_table
 from kadence.callbacks.progress import ProgressDisplay
+from kadence.data import check_outside
 from kadence.range_test import RangeTest
 
 
@@ -32,6 +33,9 @@ def add_find(commands: Any) -> None:
 
 
 def _find(options: argparse.Namespace) -> None:
+    check_outside("out", options.out, (options.photos, options.validation))
+    if options.out.exists() and not options.out.is_dir():
+        raise FileExistsError(_checks.sentence("out", "be a folder", str(options.out)))
     for name in FILES:
         if (options.out / name).exists():
             rule = f"be a folder without {' and '.join(FILES)}"

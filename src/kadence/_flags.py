@@ -26,7 +26,7 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """How the network is trained, but for its rates."""
     parser.add_argument("--optimizer", default=DEFAULTS.optimizer, choices=list(OPTIMIZERS), help="update rule")
-    parser.add_argument("--weight-decay", type=float, default=DEFAULTS.weight_decay, help="decoupled")
+    parser.add_argument("--weight-decay", type=float, help="decoupled; 0.004 for adamw and 0 for others if not given")
     parser.add_argument("--batch-size", type=int, default=DEFAULTS.batch_size, help="in images")
     parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="flip, shift, zoom")
     parser.add_argument("--batch-norm", default=DEFAULTS.batch_norm, choices=BATCH_NORM, help="layers of the backbone")

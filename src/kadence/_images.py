@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,32 @@ import numpy as np
 
 from kadence._checks import extra, integer, sentence
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"})
+#: Pictures that are not read, which a user should know.
+UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".cr2", ".nef"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+NOT_READ = "a format that is not read: convert it to JPEG or PNG"
+#: EXIF tag, and what each of its values asks for.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
-def find_images(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+def find_images(folder: str | os.PathLike[str], suffixes: Container[str] = SUFFIXES) -> tuple[Path, ...]:
     """Paths of the image files in a folder and the folders below it, sorted; nothing is opened.
 
     Links are followed, each folder is visited once, hidden files and folders are left out.
 
     Args:
         folder: The folder to look through.
+        suffixes: What their names end in, in lower case.
 
     Returns:
         The paths, which begin with `folder`.
@@ -36,7 +51,7 @@ def find_images(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
             continue
         visited.add(os.path.realpath(here))
         entries = sorted(here.iterdir(), key=Path.as_posix, reverse=True)
-        found += [path for path in entries if is_image(path)]
+        found += [path for path in entries if is_image(path, suffixes)]
         waiting += [path for path in entries if path.is_dir() and not is_hidden(path)]
     return tuple(sorted(found, key=Path.as_posix))
 
@@ -124,13 +139,14 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith((".", "__MACOSX"))
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, suffixes: Container[str] = SUFFIXES) -> bool:
     """Whether a path is a file, or a link, that is named like an image.
 
     Args:
         path: A file or folder.
+        suffixes: What its name ends in, in lower case.
     """
-    looks_like_one = path.suffix.lower() in SUFFIXES and not is_hidden(path)
+    looks_like_one = path.suffix.lower() in suffixes and not is_hidden(path)
     return looks_like_one and (path.is_file() or path.is_symlink()) and not path.is_dir()
 
 
@@ -164,8 +180,9 @@ def _decode(path: Path, at_least: int) -> Any:
     """The upright RGB picture; a JPEG much larger than `at_least` pixels a side is decoded at 1/2, 1/4 or 1/8."""
     with _pillow().open(path, formats=FORMATS) as picture:
         picture.draft(None, (at_least, at_least))
-        extra("PIL.ImageOps", "cli", "Reading images").exif_transpose(picture, in_place=True)
-        return _as_rgb(picture)
+        # `ImageOps.exif_transpose` writes all of the EXIF anew, and fails where a part of it cannot be written.
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        return _as_rgb(picture if turn is None else picture.transpose(getattr(_pillow().Transpose, turn)))
 
 
 def _as_rgb(picture: Any) -> Any:

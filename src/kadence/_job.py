@@ -14,10 +14,10 @@ import numpy as np
 
 from kadence import _checks
 from kadence._compiled import Compiled
-from kadence._pipeline import method, prepared
+from kadence._pipeline import fit, method, prepared
 from kadence._rate_search import store_test, stored_test
 from kadence._snapshot_files import load_weights, save_weights
-from kadence._trial_data import Augmented, Data, follow_epochs
+from kadence._trial_data import Augmented, Data
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder
 from kadence.callbacks.run_folder import as_numbers
 from kadence.features import CachedFeatures, cache_features
@@ -213,15 +213,14 @@ class Job:
     ) -> None:
         """Train the model, or a part of it, for some epochs; goes on where a run that was killed left its backup."""
         part.model._initial_epoch = None  # where an earlier stretch of it was resumed
-        told = [EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks]
-        method(part.model, "fit", part.batches)(
+        fit(
+            part.model,
             part.batches,
+            [EpochSeeds(self.seed), recorder, *callbacks, keeper, *self.callbacks],
             validation_data=part.held_out,
             epochs=epochs.stop,
             initial_epoch=epochs.start,
-            shuffle=False,
             verbose=self.verbose,
-            callbacks=[*follow_epochs(part.batches), *told],
         )
         if len(recorder.record):
             recorder.previous = recorder.record

@@ -1,6 +1,7 @@
-"""Models that prepare their data in `fit`, as the tasks of KerasHub do: they take arrays, but no PyDataset."""
+"""One way to `fit`, also of models that prepare their data, as the tasks of KerasHub do, and take no PyDataset."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -76,6 +77,43 @@ def method(model: Any, name: str, x: Any) -> Callable[..., Any]:
     """
     is_ready = prepares(model) and (isinstance(x, Prepared) or _has_nothing_to_do(model))
     return getattr(keras.Model if is_ready else type(model), name).__get__(model)
+
+
+def fit(model: Any, batches: Any, callbacks: Sequence[keras.callbacks.Callback], **options: Any) -> None:
+    """Train a model on batches in their own order, those of each epoch where they can be told which one begins.
+
+    Args:
+        model: Compiled `keras.Model`.
+        batches: What `prepared` returned.
+        callbacks: For `fit`.
+        options: Other arguments of `fit`.
+    """
+    _make_state(model, batches)
+    told = [*follow_epochs(batches), *callbacks]
+    method(model, "fit", batches)(batches, shuffle=False, callbacks=told, **options)
+
+
+def _make_state(model: Any, batches: Any) -> None:
+    """Make the variables of metrics and optimizer, for which TensorFlow would trace the step twice."""
+    is_traced = keras.backend.backend() == "tensorflow" and not model.run_eagerly
+    if not is_traced or model._distribute_strategy or not isinstance(batches, keras.utils.PyDataset):
+        return
+    with contextlib.suppress(Exception):  # it saves time alone; what is wrong, `fit` says
+        model._symbolic_build(data_batch=batches[0])
+
+
+def follow_epochs(batches: Any) -> list[keras.callbacks.Callback]:
+    """The callback that tells batches which epoch begins, where they can be told.
+
+    Args:
+        batches: What `fit` takes.
+
+    Returns:
+        List of one callback, or of none.
+    """
+    if not hasattr(batches, "set_epoch"):
+        return []
+    return [keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))]
 
 
 def _has_nothing_to_do(model: Any) -> bool:

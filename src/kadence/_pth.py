@@ -23,6 +23,7 @@ from kadence import _checks
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_MOST_COPIES = 8
 
 _DTYPES = {
     "DoubleStorage": "<f8",
@@ -41,7 +42,8 @@ def read_pth(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Tensors of an old-format `.pth` file, by name.
 
     The file is not trusted: it may hold tensors and nothing else, no code of it is run, and every size in it is
-    checked against the bytes that are there. PyTorch is not needed.
+    checked against the bytes that are there. (Tuples nested a million deep may still end the process.) PyTorch is not
+    needed.
 
     Args:
         path: The file: a dictionary of tensors (a state dict), saved by PyTorch before 1.6 or with
@@ -143,7 +145,11 @@ def _read(data: bytes) -> dict[str, np.ndarray]:
             entry = f"{type(name).__name__}: {type(tensor).__name__}"
             raise _Refused("be a dictionary of tensors by name", f"It has an entry of types {entry}.")
     storages = _read_storages(data, file.tell(), keys, {tensor.storage for tensor in described.values()})
-    return {name: _view(name, tensor, storages).copy() for name, tensor in described.items()}
+    views = {name: _view(name, tensor, storages) for name, tensor in described.items()}
+    # Tied weights share a storage; a thousand names of one would be a small file that asks for any amount of memory.
+    if sum(view.nbytes for view in views.values()) > _MOST_COPIES * len(data):
+        raise _damaged(f"Its tensors are more than {_MOST_COPIES} times as large as the file.")
+    return {name: view.copy() for name, view in views.items()}
 
 
 def _unpickle(file: io.BytesIO) -> Any:

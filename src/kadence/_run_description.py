@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,26 @@ def begin_run(folder: Path | None, resume: bool, described: dict[str, Any], seed
         rule = "go on with the same model, data and settings"
         remedy = f"Changed: {', '.join(changed)}. Choose another `run_dir` for another run."
         raise ValueError(_checks.sentence("resume", rule, resume, remedy))
+    warn_of_versions(before.get("versions"))
     remove_parts(folder)
     if (folder / _START).exists():
         load_weights(model, folder / _START)
     else:  # a kill came between the description and the start
         save_weights(model, folder / _START)
     return stored
+
+
+def warn_of_versions(before: Any) -> None:
+    """Warn if a run goes on with another backend or other packages than it was begun with.
+
+    Args:
+        before: What `versions` gave then, or anything else where that is not known.
+    """
+    then, now = before if isinstance(before, dict) else {}, versions()
+    changed = [f"{name} {then[name]}, now {value}" for name, value in now.items() if then.get(name, value) != value]
+    if changed:
+        said = f"The run was begun with {'; '.join(changed)}"
+        warnings.warn(f"{said}. It goes on, but not to the same weights bit for bit.", stacklevel=2)
 
 
 def digest_of_model(layers: Layers) -> str:
@@ -115,9 +130,6 @@ def digest_of_data(data: Data) -> str:
     shapes = ""
     if data.arrays is not None or hasattr(data.dataset, "__getitem__"):
         shapes = str([np.shape(leaf)[1:] for leaf in keras.tree.flatten(data.first(1))])
-    if data.paths is not None:
-        sizes = [f"{path.parent.name}/{path.name}\0{path.stat().st_size}" for path in data.paths]
-        return hashlib.sha256(
-            "\n".join([str(len(data)), shapes, *sizes]).encode("utf-8", "surrogateescape")
-        ).hexdigest()
+    if data.photos is not None:
+        return hashlib.sha256(f"{len(data)}\n{shapes}\n".encode() + data.photos.listing()).hexdigest()
     return data.digests()[1] if data.arrays is not None else f"{type(data.dataset).__name__} of {len(data)} batches"

@@ -1,13 +1,14 @@
 """Settings -> the photos, and a compiled classifier."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 
-from kadence.data import ImageFolder, scan_folder, split_validation
+from kadence import _checks
+from kadence.data import ImageFolder, scan_folder, split_validation, warn_of_shared, without_copies
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
@@ -28,12 +29,7 @@ class Photos:
 
     def fingerprint(self) -> str:
         """Digest of the names, labels and sizes of all photos."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation):
-            for path, label in zip(part.paths, part.labels, strict=True):
-                digest.update(os.fsencode(path.relative_to(part.folder)))
-                digest.update(f"\0{label}\0{path.stat().st_size}\n".encode())
-        return digest.hexdigest()
+        return hashlib.sha256(self.train.listing() + self.validation.listing()).hexdigest()
 
 
 def load_photos(settings: FineTuneSettings) -> Photos:
@@ -46,12 +42,20 @@ def load_photos(settings: FineTuneSettings) -> Photos:
         `Photos`.
 
     Raises:
-        ValueError: If they are no photos in folders of classes.
+        ValueError: If they are no photos in folders of classes, or those to validate on are a part of the others.
     """
-    train = scan_folder(settings.photos, strict=settings.strict)
     if settings.validation is None:
+        train = without_copies(scan_folder(settings.photos, strict=settings.strict))
         return Photos(*split_validation(train, settings.validation_fraction, settings.seed))
-    return Photos(train, scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names))
+    ours, theirs = Path(settings.photos).resolve(), Path(settings.validation).resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        rule = "be another folder than that of the photos, beside it"
+        remedy = "Leave it out to hold out a part of each class."
+        raise ValueError(_checks.sentence("validation", rule, settings.validation, remedy))
+    train = scan_folder(settings.photos, strict=settings.strict)
+    held_out = scan_folder(settings.validation, strict=settings.strict, class_names=train.class_names)
+    warn_of_shared(train, held_out)
+    return Photos(train, held_out)
 
 
 def compile_classifier(

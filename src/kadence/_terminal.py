@@ -86,5 +86,6 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 
 
 def printable(path: Path) -> str:
-    """A path as text that can be encoded, also where the name of the file is not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path as text of one line that can be encoded, also where the name of the file is not UTF-8."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -65,7 +65,7 @@ class Data:
 
     def __init__(self, name: str, value: Any, batch_size: int):
         self.name, self.batch_size = name, batch_size
-        self.paths = list(value.folder.paths) if isinstance(value, ImageBatches) else None
+        self.photos = value.folder if isinstance(value, ImageBatches) else None
         self.dataset: Any = None
         self.arrays: Any = None
         if isinstance(value, ImageBatches) and value._pixels is not None:
@@ -106,8 +106,8 @@ class Data:
     @functools.cached_property
     def n_rows(self) -> int:
         """Number of rows, for which a dataset that does not say it is gone through."""
-        if self.paths is not None:
-            return len(self.paths)
+        if self.photos is not None:
+            return len(self.photos.paths)
         return sum(len(keras.tree.flatten(batch)[0]) for batch in _iterate(self.batches()))
 
     @functools.cached_property
@@ -118,11 +118,11 @@ class Data:
     @property
     def is_same_each_time(self) -> bool:
         """Whether an epoch has the rows of the one before: arrays and images do, another dataset may augment."""
-        return self.arrays is not None or self.paths is not None
+        return self.arrays is not None or self.photos is not None
 
     def label(self, row: int) -> str:
         """What an error calls a row: the file of a photo, or the number of the row."""
-        return f"row {row} of {self.name}" if self.paths is None else repr(str(self.paths[row]))
+        return f"row {row} of {self.name}" if self.photos is None else repr(str(self.photos.paths[row]))
 
     def first(self, n_rows: int | None = None) -> Any:
         """The first rows, or the first batch, a tree such as (x, y)."""
@@ -141,20 +141,6 @@ class Data:
         if self.arrays is None:  # a dataset may have another order each time
             whole.sort()
         return rows, hashlib.sha256(b"".join(whole)).hexdigest()
-
-
-def follow_epochs(batches: Any) -> list[keras.callbacks.Callback]:
-    """The callback that tells batches which epoch begins, where they can be told.
-
-    Args:
-        batches: What `fit` takes.
-
-    Returns:
-        List of one callback, or of none.
-    """
-    if not hasattr(batches, "set_epoch"):
-        return []
-    return [keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))]
 
 
 def _is_py(value: Any) -> bool:

@@ -16,9 +16,8 @@ import numpy as np
 
 from kadence import _checks
 from kadence._backend import versions
-from kadence._pipeline import method, prepared
+from kadence._pipeline import fit, method, prepared
 from kadence._problem import Problem
-from kadence._trial_data import follow_epochs
 from kadence._walk import Layers
 from kadence.batch_norm import FullBatches, freeze_batch_norm, recompute_batch_norm
 from kadence.callbacks import EpochSeeds
@@ -192,14 +191,8 @@ def _train(problem: Problem, trial: Trial) -> Outcome:
     train = prepared(model, problem.train.batches(trial.seed))
     validation = prepared(model, problem.validation.batches())
     epochs = _Epochs()
-    method(model, "fit", train)(
-        train,
-        validation_data=validation,
-        epochs=problem.epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[*follow_epochs(train), EpochSeeds(trial.seed), epochs],
-    )
+    callbacks = [EpochSeeds(trial.seed), epochs]
+    fit(model, train, callbacks, validation_data=validation, epochs=problem.epochs, verbose=0)
     if trial.strategy.batch_norm == "train" and not epochs.diverged:
         recompute_batch_norm(model, FullBatches(train))
     seconds = time.perf_counter() - epochs.began

@@ -13,6 +13,8 @@ from kadence.settings import FineTuneSettings
 
 #: Name of the first layer of the head.
 HEAD = "head_pool"
+#: Of photos and backbones, whatever the Keras config says.
+_FORMAT = "channels_last"
 
 
 @keras.saving.register_keras_serializable(package="kadence")
@@ -54,12 +56,12 @@ def build_classifier(
     x = inputs
     if settings.augment:
         for layer in (
-            keras.layers.RandomFlip("horizontal", name="random_flip"),
-            RandomTranslation(0.1, 0.1, name="random_translation"),
-            RandomZoom(0.1, name="random_zoom"),
+            keras.layers.RandomFlip("horizontal", data_format=_FORMAT, name="random_flip"),
+            RandomTranslation(0.1, 0.1, data_format=_FORMAT, name="random_translation"),
+            RandomZoom(0.1, data_format=_FORMAT, name="random_zoom"),
         ):
             x = layer(x)
-    x = keras.layers.GlobalAveragePooling2D(name=HEAD)(backbone.model(x))
+    x = keras.layers.GlobalAveragePooling2D(_FORMAT, name=HEAD)(backbone.model(x))
     x = keras.layers.Dropout(0.2, name="head_dropout")(x)
     model = keras.Model(inputs, keras.layers.Dense(n_classes, activation="softmax", name="head")(x), name="classifier")
     groups = split_at(model, settings.split or (*backbone.split, HEAD), "split")

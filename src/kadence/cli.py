@@ -18,6 +18,7 @@ from kadence._recipe_run import fine_tune_classifier
 from kadence._schedule_commands import add_plan, add_schedule
 from kadence._terminal import (
     add_command,
+    check_files,
     console,
     numbers,
     printable,
@@ -56,12 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_warnings()
     try:
         options.command(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
         begun = hasattr(options, "resume") and out is not None and (out / "run.json").is_file()
         how = f"Go on with the same command and --resume (run folder {out})." if begun else ""
         say(f"Stopped. {getattr(options, 'stopped', how)}".rstrip())
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _EXPECTED as error:
         if options.traceback:
             raise
@@ -150,6 +154,10 @@ def _recipe(options: argparse.Namespace) -> str:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in plain)
         rule = f"be 'plain' beside {flags}, of plain training"
         raise ValueError(_checks.sentence("recipe", rule, options.recipe, "Leave one or the other out."))
+    unused = [f"--{name.replace('_', '-')}" for name in plain if name in ("first_cycle_epochs", "cycle_mult")]
+    if unused and options.epochs is not None and getattr(options, "schedule", DEFAULTS.schedule) != "warm-restarts":
+        rule = f"be 'warm-restarts' beside {' and '.join(unused)} and --epochs: other schedules have no cycles"
+        raise ValueError(_checks.sentence("schedule", rule, options.schedule, "Leave one or the other out."))
     return options.recipe or ("plain" if plain else "auto")
 
 
@@ -256,12 +264,14 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    check_files(options, "csv")
     predictions = predict_photos(options.run, options.photos, options.ensemble, options.tta, options.seed)
     rows = [[printable(p.path), p.class_name, f"{p.probability:.4f}"] for p in predictions]
     header = ["photo", "class", "probability"]
-    terminal = console()
+    terminal, tell = console(), write_line
     if options.csv is None and not terminal.is_terminal:
         write_line("\n".join("\t".join(row) for row in [header, *rows]))
+        tell = say  # the output is the table and nothing else
     elif options.csv is None:
         table = rich_table(*header)
         for row in rows:
@@ -275,4 +285,4 @@ def _predict(options: argparse.Namespace) -> None:
     share = accuracy(predictions)
     if share is not None:
         judged = sum(prediction.truth is not None for prediction in predictions)
-        write_line(f"accuracy {share:.4f} on the {judged} photos in class folders")
+        tell(f"accuracy {share:.4f} on the {judged} photos in class folders")

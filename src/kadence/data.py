@@ -4,6 +4,7 @@ Photos are decoded here, with Pillow, because `keras.utils.image_dataset_from_di
 broken file, ignores the EXIF orientation, and cannot give a resumed run the order its epoch would have had.
 """
 
+import hashlib
 import os
 import unicodedata
 import warnings
@@ -15,7 +16,16 @@ import keras
 import numpy as np
 
 from kadence._checks import did_you_mean, integer, number, sentence, sequence
-from kadence._images import broken, existing_folder, find_images, is_hidden, is_image, read_images
+from kadence._images import (
+    NOT_READ,
+    UNREAD_SUFFIXES,
+    broken,
+    existing_folder,
+    find_images,
+    is_hidden,
+    is_image,
+    read_images,
+)
 from kadence._text import counted
 
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
@@ -39,6 +49,13 @@ class ImageFolder:
     class_names: tuple[str, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
 
+    def listing(self) -> bytes:
+        """Name, label and size of each image, a line each; to tell two folders apart."""
+        return b"".join(
+            os.fsencode(path.relative_to(self.folder)) + f"\0{label}\0{path.stat().st_size}\n".encode()
+            for path, label in zip(self.paths, self.labels, strict=True)
+        )
+
     def select(self, positions: Iterable[int]) -> "ImageFolder":
         """Some of the images, in a given order, with nothing in `skipped`.
 
@@ -54,15 +71,33 @@ class ImageFolder:
         )
 
 
+def check_outside(name: str, out: Path, photos: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Raise if results would be written among photos.
+
+    Args:
+        name: Argument that the folder of the results was given as.
+        out: That folder.
+        photos: Folders of photos, or None for those that were not given.
+
+    Raises:
+        ValueError: If `out` is one of them or in one.
+    """
+    for folder in photos:
+        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
+            remedy = "Its pictures would be taken for photos of a class."
+            raise ValueError(sentence(name, "not be in the folder of the photos", str(out), remedy))
+
+
 def scan_folder(
     folder: str | os.PathLike[str], *, strict: bool = False, class_names: Sequence[str] | None = None
 ) -> ImageFolder:
     """Find the images of a folder that has one sub-folder per class, and decode each one to see that it is whole.
 
     The class is the name of the sub-folder, in Unicode form NFC and without spaces around it; folders inside it belong
-    to it too. Images are .jpg, .jpeg, .png, .bmp, .gif and .webp, in upper or lower case. Hidden files and folders and
-    all other files are ignored. Broken images, images above Pillow's decompression-bomb limit and images outside the
-    class folders are skipped with one warning.
+    to it too. Images are .jpg, .jpeg, .jpe, .jfif, .png, .bmp, .gif and .webp, in upper or lower case. Hidden files and
+    folders and files that are no pictures are ignored. Broken images, images above Pillow's decompression-bomb limit,
+    images outside the class folders, and .heic, .tif, .avif and other pictures that are not read are skipped with one
+    warning.
 
     Args:
         folder: The folder that holds the class folders.
@@ -89,7 +124,8 @@ def scan_folder(
     found = [(path, name) for name, below in folders.items() for path in find_images(below)]
     reasons = broken([path for path, _ in found])
     strays = [(path, "not in a class folder") for path in sorted(root.iterdir()) if is_image(path)]
-    skipped = (*strays, *reasons.items())
+    unread = [path for below in folders.values() for path in find_images(below, UNREAD_SUFFIXES)]
+    skipped = (*strays, *reasons.items(), *((path, NOT_READ) for path in unread))
     if strict and skipped:
         raise ValueError(sentence("folder", "hold only images that can be used", str(root), _summary(skipped)))
     good = {path: name for path, name in found if path not in reasons}
@@ -102,6 +138,45 @@ def scan_folder(
         warnings.warn(f"In {str(root)!r}: {_summary(skipped)}", stacklevel=2)
     index = {name: label for label, name in enumerate(names)}
     return ImageFolder(root, tuple(good), tuple(index[name] for name in good.values()), tuple(names), skipped)
+
+
+def without_copies(folder: ImageFolder) -> ImageFolder:
+    """The images without those whose bytes are those of an earlier one, of which a part would be held out.
+
+    Args:
+        folder: The images.
+
+    Returns:
+        `ImageFolder`; a warning says how many were left out.
+    """
+    first: dict[bytes, int] = {}
+    for position, digest in enumerate(_digests(folder)):
+        first.setdefault(digest, position)
+    n_copies = len(folder.paths) - len(first)
+    if not n_copies:
+        return folder
+    said = f"{counted(n_copies, 'photo')} in {str(folder.folder)!r} {'is a copy' if n_copies == 1 else 'are copies'}"
+    warnings.warn(f"{said} of others, and left out: copies would be held out of the training.", stacklevel=2)
+    return replace(folder.select(first.values()), skipped=folder.skipped)
+
+
+def warn_of_shared(train: ImageFolder, held_out: ImageFolder) -> None:
+    """Warn if held-out images are among those of the training.
+
+    Args:
+        train: The images to train on.
+        held_out: The images to judge on.
+    """
+    known = set(_digests(train))
+    shared = [path for path, digest in zip(held_out.paths, _digests(held_out), strict=True) if digest in known]
+    if shared:
+        named = _first([repr(str(path)) for path in shared], ", ")
+        said = f"{counted(len(shared), 'photo')} to judge on {'is' if len(shared) == 1 else 'are'} trained on too"
+        warnings.warn(f"{said}, so the accuracy is too good: {named}.", stacklevel=2)
+
+
+def _digests(folder: ImageFolder) -> list[bytes]:
+    return [hashlib.sha256(path.read_bytes()).digest() for path in folder.paths]
 
 
 def split_validation(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:
@@ -262,6 +337,10 @@ def _check_classes(root: Path, found: list[str], known: list[str] | None) -> Non
     elif SPLIT_NAMES.issuperset(name.lower() for name in found):
         remedy = f"{', '.join(map(repr, found))} are parts of a dataset, not classes: give one of them."
         raise ValueError(sentence("folder", "hold one sub-folder per class", str(root), remedy))
+    elif any(name.lower() in SPLIT_NAMES for name in found):
+        parts = ", ".join(repr(name) for name in found if name.lower() in SPLIT_NAMES)
+        said = f"{parts} in {str(root)!r} {'are taken for classes' if ',' in parts else 'is taken for a class'}"
+        warnings.warn(f"{said}; where that is a part of a dataset, move it.", stacklevel=3)
     elif len(found) == 1:
         remedy = f"The only class is {found[0]!r}."
         raise ValueError(sentence("folder", "hold at least two classes, one sub-folder each", str(root), remedy))

@@ -22,7 +22,7 @@ from kadence.fine_tune_result import FineTuneResult
 from kadence.freezing import groups_of
 from kadence.groups import LayerGroups
 from kadence.phases import Phase, TrainPhase, check_phases, run_phases
-from kadence.records import full_disk_told
+from kadence.records import full_disk_told, held
 
 
 def fine_tune(
@@ -158,7 +158,7 @@ def fine_tune(
         tell=told,
     )
     check_phases(job, chosen)
-    with full_disk_told(folder):
+    with held("run_dir", folder), full_disk_told(folder):
         job.seed = begin_run(folder, resume, fingerprint, seed, model)
         keras.utils.set_random_seed(job.seed)
         run_phases(job, chosen)

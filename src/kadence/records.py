@@ -15,14 +15,44 @@ import numpy as np
 
 from kadence import _checks
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 #: Error numbers of a disk, a quota or a file that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Names under which Kadence writes: those of texts and pictures, with the process; of weights; of models.
 _PART = re.compile(r"\.(csv|json|png)\.\d+\.part$|\.part\.(weights\.h5|keras)$")
 
 
+@contextlib.contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file is written whole or not at all: to a temporary name beside it, then renamed.
+
+    Args:
+        path: File to write; an existing one is replaced. A link is followed, a pipe or device is written to itself.
+
+    Yields:
+        The path to write to.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    target = Path(os.path.realpath(target))
+    # Two processes may write the same file at the same time.
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, then rename.
+    """Write a file of text, see `whole`.
 
     Args:
         path: File to write; an existing one is replaced.
@@ -31,19 +61,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OSError: If the file cannot be written; an existing one is then as it was.
     """
-    target = Path(path)
-    # Two processes may write the same file at the same time.
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        # A file name may hold bytes that are no text.
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
+    # A file name may hold bytes that are no text.
+    with whole(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        if part.is_file():
             os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def new_folder(name: str, folder: Path, remedy: str = "") -> None:
@@ -59,6 +82,52 @@ def new_folder(name: str, folder: Path, remedy: str = "") -> None:
     """
     if folder.exists() and (not folder.is_dir() or not all(_PART.search(found.name) for found in folder.iterdir())):
         raise FileExistsError(_checks.sentence(name, "be a new or empty folder", str(folder), remedy))
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder with those above it; what was made and is empty at the end, after a mistake, goes again.
+
+    Args:
+        folder: The folder.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def held(name: str, folder: Path | None) -> Iterator[None]:
+    """Make a run folder, and keep other processes out of it, where system and file system have locks; Windows has not.
+
+    Args:
+        name: Argument that the folder was given as.
+        folder: The folder, or None for none. What is no folder is left to those who look into it.
+
+    Raises:
+        FileExistsError: If another process has it.
+    """
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        yield
+        return
+    with made(folder), contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                remedy = "Wait for it, or choose another folder."
+                rule = "be a folder in which no other process trains"
+                raise FileExistsError(_checks.sentence(name, rule, str(folder), remedy)) from error
+            except OSError:
+                pass
+        yield
 
 
 def remove_parts(folder: Path) -> None:

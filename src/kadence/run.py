@@ -14,19 +14,20 @@ import keras
 from kadence import _checks
 from kadence._backend import versions
 from kadence._findings import mid_cycle
+from kadence._pipeline import fit
 from kadence._rate_search import store_test, stored_test
+from kadence._run_description import warn_of_versions
 from kadence._setup import Photos, compile_classifier, load_photos
 from kadence.batch_norm import FullBatches, recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, SnapshotSaver, save_model
 from kadence.classifier import build_classifier, rates_of
-from kadence.data import ImageBatches
+from kadence.data import ImageBatches, check_outside
 from kadence.durations import run_length
 from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
 from kadence.groups import LayerGroups
 from kadence.plots import save_run_pictures
-from kadence.range_test import RangeTest
-from kadence.records import RateRecord, full_disk_told, new_folder, remove_parts, write_text
+from kadence.records import RateRecord, full_disk_told, held, new_folder, remove_parts, write_text
 from kadence.replicas import Replicas, find_replicas
 from kadence.schedules import Schedule
 from kadence.settings import FineTuneSettings
@@ -101,8 +102,12 @@ def train_classifier(
     keras.utils.set_random_seed(settings.seed)
     photos = load_photos(settings)
     if before is not None:
-        _check_same_run(before, settings, photos)
-    with replicas.scope(), full_disk_told(folder):
+        kept = before.get("snapshots", (folder / SNAPSHOTS).is_dir())
+        _check_same_run(before, settings, photos, snapshots and not kept)
+        warn_of_versions(before.get("versions"))
+        snapshots = kept
+    with held("out", folder), replicas.scope(), full_disk_told(folder):
+        check_folder(folder, resume, settings)  # another process may have begun meanwhile
         return _train(settings, photos, folder, replicas, callbacks, snapshots, find_callbacks)
 
 
@@ -129,21 +134,23 @@ def _train(
         rates = test.suggest().learning_rates()
         schedule = settings.make_schedule(max(rates), len(batches))
         compile_classifier(model, settings, groups, rates, schedule)
-    _begin(folder, settings, photos, replicas, test)
+    if not (folder / "run.json").exists():
+        description = _description(settings, photos, snapshots)
+        if n > 1:
+            description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
+        # With it, a run that is killed can be resumed.
+        write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
+    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
+    if test is not None:
+        store_test(test, folder)
+    remove_parts(folder)
     recorder = RateRecorder(folder / "rates.json", RateRecord.stored(folder / "rates.json"), stop_on_nan=True)
     run = RunFolder(folder, monitor="val_accuracy" if settings.batch_norm == "frozen" else None)
-    snapshots = snapshots or (folder / SNAPSHOTS).is_dir()
     # Before `run`, whose backup makes an epoch count as finished.
     savers = [SnapshotSaver(folder / SNAPSHOTS, resume=True)] if snapshots else []
     with _pictures_afterwards(run, recorder):
-        model.fit(
-            batches,
-            validation_data=held_out,
-            epochs=settings.total_epochs(),
-            shuffle=False,
-            verbose=cast(Any, 0),
-            callbacks=[batches.follow_epochs(), EpochSeeds(settings.seed), recorder, *savers, run, *callbacks],
-        )
+        told = [EpochSeeds(settings.seed), recorder, *savers, run, *callbacks]
+        fit(model, batches, told, validation_data=held_out, epochs=settings.total_epochs(), verbose=0)
     best = run.best or {}
     accuracy = best["val_accuracy"]
     if settings.batch_norm == "train":
@@ -162,21 +169,6 @@ def _recompute_statistics(model: keras.Model, batches: ImageBatches, folder: Pat
         SnapshotEnsemble.load(folder / SNAPSHOTS, model).recompute_batch_norm(full)
     recompute_batch_norm(model, full)
     save_model(model, folder / "model.keras")
-
-
-def _begin(
-    folder: Path, settings: FineTuneSettings, photos: Photos, replicas: Replicas, test: RangeTest | None
-) -> None:
-    """Write what the run is, its description first: with it, a run that is killed can be resumed."""
-    description = _description(settings, photos)
-    if len(replicas) > 1:
-        description["replicas"] = replicas.describe(settings.optimizer, settings.batch_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "run.json", json.dumps(description, ensure_ascii=False, indent=1))
-    write_text(folder / "labels.json", json.dumps(list(photos.train.class_names), ensure_ascii=False, indent=1))
-    if test is not None:
-        store_test(test, folder)
-    remove_parts(folder)
 
 
 def warn_of_mid_cycle(schedule: Schedule, epochs: int, steps_per_epoch: int) -> None:
@@ -205,10 +197,7 @@ def check_folder(folder: Path, resume: bool, settings: FineTuneSettings) -> None
         FileNotFoundError: If `resume` is True and there is no run in `folder`.
         ValueError: If it is in a folder of photos.
     """
-    for photos in (settings.photos, settings.validation):
-        if photos is not None and folder.resolve().is_relative_to(Path(photos).resolve()):
-            remedy = "Its pictures would be taken for photos of a class."
-            raise ValueError(_checks.sentence("out", "not be in the folder of the photos", str(folder), remedy))
+    check_outside("out", folder, (settings.photos, settings.validation))
     if not resume:
         new_folder("out", folder, "Choose another folder, or go on with that run with --resume.")
     elif not (folder / "run.json").is_file():
@@ -227,23 +216,24 @@ def _read_description(path: Path) -> dict[str, Any]:
     raise ValueError(_checks.sentence("run.json", "be the description of a run", str(path), remedy))
 
 
-def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: Photos) -> None:
-    now = _description(settings, photos)
+def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: Photos, late: bool) -> None:
+    now = _description(settings, photos, False)
     # A run that an older version began lacks the settings that are new.
     known = dataclasses.asdict(FineTuneSettings(photos="")) | before["settings"]
     changed = [
         f"{name} was {known.get(name)!r}, is {value!r}"
         for name, value in now["settings"].items()
-        if known.get(name) != value
+        if known.get(name) != value and name not in ("photos", "validation")  # which photos they hold is what counts
     ]
-    changed += [f"the {key} are others" for key in ("photos",) if before.get(key) != now[key]]
+    changed += ["the photos are others"] * (before.get("photos") != now["photos"])
+    changed += ["it was begun without snapshots"] * late
     if changed:
         raise ValueError(
             _checks.sentence("resume", "go on with the same settings and photos", True, f"{'; '.join(changed)}.")
         )
 
 
-def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
+def _description(settings: FineTuneSettings, photos: Photos, snapshots: bool) -> dict[str, Any]:
     return {
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
         "photos": {
@@ -252,6 +242,7 @@ def _description(settings: FineTuneSettings, photos: Photos) -> dict[str, Any]:
             "skipped": len(photos.train.skipped) + len(photos.validation.skipped),
             "fingerprint": photos.fingerprint(),
         },
+        "snapshots": snapshots,
         "versions": versions(),
     }
 

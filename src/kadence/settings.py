@@ -13,6 +13,8 @@ from kadence.durations import parse_duration, run_length
 from kadence.replicas import check_replicas
 from kadence.schedules import Constant, Cosine, Schedule, WarmRestarts, epochs_to_steps, warmup
 
+#: What AdamW has in Keras.
+_ADAMW_DECAY = 0.004
 #: Name -> maker of the optimizer, from a schedule and a weight decay (None for none).
 OPTIMIZERS: dict[str, Callable[[Any, float | None], Any]] = {
     "adam": lambda rate, decay: keras.optimizers.Adam(rate, weight_decay=decay),
@@ -40,7 +42,8 @@ class FineTuneSettings:
             to the head by factors of 10.
         find_rates: Whether a range test finds the rates before the run; it keeps the ratios of `rates`.
         optimizer: One of "adam", "adamw", "lion", "nadam", "rmsprop", "sgd" (Nesterov momentum 0.9).
-        weight_decay: Decoupled weight decay, scaled by each group's rate. Float >= 0.
+        weight_decay: Decoupled weight decay, scaled by each group's rate. Float >= 0; None for 0.004 with "adamw" and 0
+            with the others.
         schedule: "warm-restarts", "cosine" or "constant".
         first_cycle_epochs: Length of the first cycle of warm restarts, in epochs. Float > 0.
         cycle_mult: Growth of the cycles. Float >= 1.
@@ -71,7 +74,7 @@ class FineTuneSettings:
     rates: tuple[float, ...] | None = None
     find_rates: bool = False
     optimizer: str = "adam"
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     schedule: str = "warm-restarts"
     first_cycle_epochs: float = 1.0
     cycle_mult: float = 2.0
@@ -92,9 +95,12 @@ class FineTuneSettings:
             object.__setattr__(self, "validation", os.fspath(self.validation))
         _checks.number("validation_fraction", self.validation_fraction, above=0.0, maximum=0.999)
         _checks.one_of("optimizer", self.optimizer, list(OPTIMIZERS))
-        _checks.boolean("find_rates", self.find_rates)
+        for name in ("find_rates", "augment", "strict"):
+            _checks.boolean(name, getattr(self, name))
         _checks.one_of("schedule", self.schedule, SCHEDULES)
         _checks.one_of("batch_norm", self.batch_norm, BATCH_NORM)
+        if self.weight_decay is None:
+            object.__setattr__(self, "weight_decay", _ADAMW_DECAY if self.optimizer == "adamw" else 0.0)
         _checks.number("weight_decay", self.weight_decay, minimum=0.0)
         _checks.number("first_cycle_epochs", self.first_cycle_epochs, above=0.0, unit="in epochs")
         _checks.number("cycle_mult", self.cycle_mult, minimum=1.0)
@@ -105,12 +111,14 @@ class FineTuneSettings:
         check_replicas(self.replicas)
         _checks.integer("image_size", self.image_size, minimum=32, unit="in pixels")
         _checks.integer("seed", self.seed, minimum=0, unit="a seed")
-        if self.split is not None and not self.split:
-            raise ValueError(_checks.sentence("split", "name at least one layer", self.split))
-        for rate in self.rates or ():
-            _checks.number("rates", rate, minimum=0.0)
-        if self.rates is not None and not any(self.rates):
-            raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
+        if self.split is not None:
+            names = _checks.sequence("split", self.split, "name at least one layer")
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError(_checks.sentence("split", "name layers by string", self.split))
+        if self.rates is not None:
+            rates = _checks.sequence("rates", self.rates, "be a sequence of rates, one per group", minimum_length=0)
+            if not any([_checks.number("rates", rate, minimum=0.0) for rate in rates]):
+                raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
         parse_duration(self.warmup, n_steps=_checks.MAX_STEPS, steps_per_epoch=1e4, name="warmup")
         self.total_epochs()
 

@@ -1,10 +1,10 @@
 """What every plot has in common: its figure and axes, how they look, and the file of a picture."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from kadence import _checks
+from kadence.records import whole
 
 
 def save_figure(figure: Any, path: Path) -> None:
@@ -14,12 +14,8 @@ def save_figure(figure: Any, path: Path) -> None:
         figure: matplotlib Figure.
         path: File to write; an existing one is replaced.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         figure.savefig(part, format="png", dpi=120)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def new_figure(n_axes: int) -> tuple[Any, list[Any]]:
