@@ -96,6 +96,30 @@ def test_a_growth_has_no_more_digits_than_it_needs():
     assert solve_cycles(830, 3, 1) == (276, 1.002)
 
 
+@given(
+    n_steps=st.integers(2, 400),
+    n_cycles=st.integers(2, 5),
+    cycle_mult=st.floats(1, 4).map(lambda growth: round(growth, 2)),
+    max_change=st.floats(0, 0.2).map(lambda change: round(change, 4)),
+)
+def test_the_growth_is_within_the_bound(n_steps, n_cycles, cycle_mult, max_change):
+    try:
+        found = solve_cycles(n_steps, n_cycles, cycle_mult, max_change)
+    except ValueError:
+        assume(False)
+    assert abs(found.cycle_mult - cycle_mult) <= max_change * cycle_mult * (1 + 1e-12)
+    assert ends(found, n_steps)[-1] == n_steps - 1
+
+
+def test_a_growth_is_not_rounded_out_of_the_bound():
+    assert abs(solve_cycles(34, 2, 2.3, max_change=0.0225).cycle_mult - 2.3) <= 0.0225 * 2.3
+
+
+def test_the_nearest_growth_is_the_largest_of_those_below():
+    """20 and 39 steps, from a growth of 1.925 to just below 1.975: halves are rounded up."""
+    assert solve_cycles(59, 2, 2, max_change=0.05) == (20, 1.97)
+
+
 @pytest.mark.parametrize(("n_cycles", "cycle_mult"), [(2, 1), (3, 1.5), (10, 1), (10, 2), (1000, 1), (400, 1.01)])
 def test_the_longest_run(n_cycles, cycle_mult):
     lengths = cycle_lengths(*solve_cycles(MAX, n_cycles, cycle_mult))

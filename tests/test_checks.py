@@ -33,6 +33,13 @@ def test_what_another_library_says_is_one_plain_line():
     assert _checks.said(ValueError("\x1b[1mInput 0\x1b[0m\n  is\t\x1b[1;31mwrong\x1b[0m")) == "Input 0 is wrong"
 
 
+def test_a_number_below():
+    assert number(0.9999999999, minimum=0.0, below=1.0) == 0.9999999999
+    assert message(lambda: number(1.0, minimum=0.0, below=1.0)) == (
+        "`rate` must be a finite number >= 0 and < 1. Received: rate=1.0."
+    )
+
+
 def test_sentence_states_the_rule_then_the_value():
     assert _checks.sentence("n", "be an integer", 0) == "`n` must be an integer. Received: n=0."
     assert _checks.sentence("n", "be an integer", "0", "Try 1.") == "`n` must be an integer. Received: n='0'. Try 1."

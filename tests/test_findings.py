@@ -146,6 +146,22 @@ def test_a_huge_number_of_epochs_is_judged_at_once():
     assert finding.change.endswith(f"do not: {2**31 - 2:,} epochs.")
 
 
+def test_a_run_that_goes_on_ends_in_mid_cycle():
+    optimizer = keras.optimizers.SGD(WarmRestarts(0.1, 10, 2))
+    optimizer.iterations.assign(20)
+    assert found(optimizer, n_steps=10) == {}
+    finding = the_only("mid-cycle", optimizer, n_steps=20)
+    assert finding.change.endswith("do not: 10 updates and 50 updates.")
+    finding = the_only("mid-cycle", optimizer, epochs=4, steps_per_epoch=5)
+    assert finding.change.endswith("do not: 2 epochs and 10 epochs.")
+    assert the_only("mid-cycle", optimizer, n_steps=5).change.endswith("do not: 10 updates.")
+
+
+def test_only_the_cycles_of_warm_restarts_are_solved():
+    assert "solve_cycles" in the_only("mid-cycle", scale(WarmRestarts(1.0, 100), 0.5), n_steps=50).change
+    assert the_only("mid-cycle", Cyclical(1.0, 50), n_steps=150).change.startswith("Nearest budgets that do not: 100")
+
+
 # The other rules
 
 
@@ -259,6 +275,9 @@ def test_a_schedule_of_the_length_of_the_run(n_steps):
         ),
         (Cosine(1e-3, 500, lr_min=1e-6), 600, "schedule-too-short", "note", "the rate stays at 1e-06."),
         (OneCycle(1e-3, 500), 501, "schedule-too-short", "note", "the rate stays at 4e-09."),
+        (Cosine(1e-3, 829), 830, "schedule-too-short", "note", "ends at step 829 of 830: from there on"),
+        (Cosine(1e-3, 822), 830, "schedule-too-short", "note", "the rate stays at 0."),
+        (Cosine(1e-3, 821), 830, "schedule-too-short", "warning", "the rate stays at 0."),
         (warmup(Cosine(1e-3, 500), 50), 600, "schedule-too-short", "warning", "ends at step 550 of 600"),
         (
             Cosine(1e-3, 500),
@@ -277,6 +296,35 @@ def test_a_schedule_of_another_length(schedule, n_steps, name, severity, words):
     assert finding.severity == severity
     assert words in finding.what
     assert finding.change == f"Make it {n_steps} optimizer steps long."
+
+
+def test_the_length_of_a_run_that_goes_on():
+    optimizer = keras.optimizers.SGD(Cosine(0.1, 1000))
+    optimizer.iterations.assign(500)
+    assert found(optimizer, n_steps=500) == {}
+    finding = the_only("schedule-too-long", optimizer, n_steps=300)
+    assert "1,000 optimizer steps long, the run ends at 800: it breaks off" in finding.what
+    assert finding.change == "Make it 800 optimizer steps long."
+    assert "ends at step 1,000 of 1,100" in the_only("schedule-too-short", optimizer, n_steps=600).what
+    rising = keras.optimizers.SGD(from_points([0, 1000], [0, 0.1]))
+    rising.iterations.assign(500)
+    assert found(rising, n_steps=300)["warmup-too-long"].change == "Let it reach its peak well before step 800."
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zeros"),
+    [
+        (warmup(Cyclical(1e-3, 10), 20), 21),
+        (warmup(WarmRestarts(1e-3, 200, warmup_steps=10), 100), 101),
+        (join([Constant(0.0), Constant(1e-3)], [2]), 2),
+    ],
+)
+def test_a_run_that_begins_with_a_rate_of_0(schedule, zeros):
+    finding = found(schedule, n_steps=260)["begins-at-zero"]
+    assert finding.severity == "note"
+    assert finding.what == f"The rate is 0 for the first {zeros} updates: nothing is trained."
+    assert "begins-at-zero" not in found(warmup(Constant(1e-3), 20), n_steps=260)
+    assert "begins-at-zero" not in found(Cyclical(1e-3, 130), n_steps=260)
 
 
 @pytest.mark.parametrize("name", sorted(USUAL_PEAKS))

@@ -37,6 +37,16 @@ def bounds(cycles):
 # Rates and length
 
 
+def test_a_run_that_goes_on():
+    """All but the schedule counts from the run's first step."""
+    optimizer = keras.optimizers.SGD(RESTARTS)
+    optimizer.iterations.assign(150)
+    found = plan(optimizer, epochs=2, steps_per_epoch=100)
+    np.testing.assert_array_equal(found.rates["all"], RESTARTS.sample(200, 150))
+    assert bounds(found.cycles) == [(0, 149, 1, 2, True), (150, 199, 2, 2, False)]
+    assert found.schedule == f"from step 150 on: {RESTARTS!r}"
+
+
 def test_a_schedule_with_groups():
     found = plan(RESTARTS, epochs=7, **DATA, learning_rates=[1e-5, 1e-2])
     assert (found.n_steps, found.steps_per_epoch, found.length.epochs) == (700, 100, 7)
@@ -293,10 +303,13 @@ def test_command(capsys, tmp_path):
         ("cosine --steps 500 --samples 320", ["50 epochs of 10 updates: 500 updates"]),
         ("cosine --minutes 30 --seconds-per-step 0.12", ["15,000 updates"]),
         ("cosine --minutes 30 --seconds-per-step 0.12 --samples 2650", ["180 epochs of 83 updates: 14,940 updates"]),
-        ("constant --steps 5 --rates 0.4 --batch-size 64 --base-batch-size 16", ["Constant(lr=1.6)"]),
+        (
+            "constant --steps 5 --rates 0.4 --batch-size 64 --base-batch-size 16",
+            ["scale(schedule=Constant(lr=0.4), factor=4.0)"],
+        ),
         (
             "constant --steps 5 --rates 0.4 --batch-size 8 --accumulation 8 --base-batch-size 16 --batch-rule sqrt",
-            ["Constant(lr=0.8)"],
+            ["scale(schedule=Constant(lr=0.4), factor=2.0)"],
         ),
         (
             "warm-restarts --epochs 5 --samples 3200 --first-cycle-steps 1ep --cycle-mult 2",
@@ -319,7 +332,7 @@ def test_command_lines(capsys, words, lines):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("cosine --steps 5 --rates ,", "`learning_rates` must have one value per group"),
+        ("cosine --steps 5 --rates ,", "`rates` must have a rate above 0"),
         ("cosine --minutes 30", "`minutes` must be given together with `seconds_per_step`"),
         ("cosine --steps 5 --seconds-per-step 1", "`minutes` must be given together with `seconds_per_step`"),
         ("cosine --epochs 5", "`epochs` must come with --samples"),

@@ -65,6 +65,30 @@ def test_without_groups_a_schedule_is_at_the_last_batch_of_the_update():
     np.testing.assert_array_equal(run.rates["all"], Linear(0, 1, 100).at(run.schedule_steps()))
 
 
+@pytest.mark.parametrize("accumulation", [None, 2])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_run_that_goes_on_is_planned_from_there(accumulation, grouped):
+    schedule = WarmRestarts(0.1, 3, 2)
+    optimizer = keras.optimizers.SGD(schedule, gradient_accumulation_steps=accumulation)
+    inner = optimizer
+    if grouped:
+        optimizer = DiscriminativeOptimizer(optimizer, split(small_model(), at="head"), [Linear(0, 1, 20), 1])
+    inner._iterations.assign(5 * (accumulation or 1))
+    run = run_of_optimizer(optimizer, run_length(n_steps=4, accumulation=accumulation or 1))
+    steps = np.arange(5, 9) if grouped or accumulation is None else np.array([11, 13, 15, 17])
+    assert (run.start, run.end, run.schedule_steps().tolist()) == (5, 9, steps.tolist())
+    np.testing.assert_array_equal(list(run.rates.values())[-1], schedule.at(steps))
+    if grouped:
+        np.testing.assert_array_equal(run.rates["group_1"], schedule.at(steps) * Linear(0, 1, 20).sample(4, 5))
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has no MultiOptimizer yet")
+def test_several_optimizers_have_no_plan():
+    several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1)))
+    with pytest.raises(TypeError, match=r"^`schedule_or_optimizer` must have one rate, .* Plan each of its "):
+        plan(several, n_steps=5)
+
+
 def test_accumulation_is_the_optimizers():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     assert accumulation_of(optimizer, None) == accumulation_of(optimizer, 2) == 2

@@ -30,6 +30,12 @@ COMMANDS = {
     "polynomial --power 2 --warmup 1ep": kadence.warmup(kadence.Polynomial(0.01, 90, power=2), 10),
     "slanted-triangular": kadence.SlantedTriangular(0.01, 100),
     "step --at-steps 30%,6ep": kadence.Step(0.01, [30, 60]),
+    "step --at-steps 30%,60%,90% --warmup 10%": kadence.warmup(kadence.Step(0.01, [20, 50, 80]), 10),
+    "step --at-steps 30": kadence.Step(0.01, 30),
+    "step --at-steps 2ep --warmup 1ep": kadence.warmup(kadence.Step(0.01, 20), 10),
+    "from-points --points 10,50%,100 --point-rates 1,1,0 --warmup 10": kadence.warmup(
+        kadence.from_points([0, 40, 90], [1.0, 1.0, 0.0]), 10
+    ),
     "warm-restarts --cycles 2 --cycle-mult 4": kadence.WarmRestarts(0.01, 20, cycle_mult=4),
     "warm-restarts --first-cycle-steps 1ep": kadence.WarmRestarts(0.01, 10),
     "warm-restarts": kadence.WarmRestarts(0.01, 100),
@@ -186,6 +192,23 @@ def test_rates_for_a_larger_batch(capsys):
         assert re.search(rf"all +{re.escape(peak)} ", capsys.readouterr().out)
 
 
+def test_a_drop_is_where_the_flag_says_behind_a_warm_up(tmp_path, capsys):
+    words = ["--lr-max", 1, "--at-steps", "30%,60%,90%", "--warmup", "10%", "--steps", 100]
+    assert command("plan", "step", *words, "--json", tmp_path / "plan.json") == 0
+    rates = np.array(json.loads((tmp_path / "plan.json").read_text())["rates"]["all"])
+    assert (1 + np.flatnonzero(np.diff(rates) < 0)).tolist() == [30, 60, 90]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("peak", ["--lr-max 0.1", "--rates 0.01,0.1"])
+def test_a_larger_batch_scales_the_floor_too(peak, tmp_path, capsys):
+    words = ["--lr-min", 0.01, "--steps", 4, "--batch-size", 100, "--base-batch-size", 50, "--json"]
+    assert command("plan", "cosine", *peak.split(), *words, tmp_path / "plan.json") == 0
+    rates = json.loads((tmp_path / "plan.json").read_text())["rates"]
+    np.testing.assert_allclose(list(rates.values())[-1], 2 * kadence.Cosine(0.1, 4, lr_min=0.01).sample(4))
+    capsys.readouterr()
+
+
 def test_a_larger_batch_scales_a_schedule_without_rates(tmp_path, capsys):
     words = ["--steps", 4, "--batch-size", 100, "--base-batch-size", 50, "--json", tmp_path / "plan.json"]
     for name, schedule in {"cosine --lr-max 0.1": kadence.Cosine(0.1, 4), "cosine": kadence.Cosine(1e-3, 4)}.items():
@@ -207,7 +230,24 @@ def test_a_larger_batch_scales_a_schedule_without_rates(tmp_path, capsys):
         ("cosine --minutes 3", ["`minutes` must be given together with `seconds_per_step`"]),
         ("cosine --steps 10 --warmup 2ep", ["`warmup` must not be in epochs", "500st"]),
         ("cosine --steps 10 --warmup 100%", ["`warmup` must be shorter than the run of 10 steps"]),
-        ("cosine --steps 10 --rates -1", ["`lr_max` must", "-1"]),
+        ("cosine --steps 10 --rates -1", ["`rates` must be a finite number >= 0", "-1"]),
+        ("cosine --steps 10 --rates 0,0", ["`rates` must have a rate above 0"]),
+        ("cosine --steps 10 --lr-max 0.1 --rates 1e-3", ["`lr_max` must be left out beside --rates", "lr_max=0.1"]),
+        ("cosine --steps 10 --batch-rule sqrt", ["`batch_rule` must come with --base-batch-size", "'sqrt'"]),
+        ("constant --steps 10 --lr-max -1", ["`lr_max` must be a finite number >= 0. Received: lr_max=-1.0"]),
+        ("from-points --points 50,0 --point-rates 1,2 --steps 100", ["`points` must be strictly", "points=[50, 0]"]),
+        (
+            "from-points --points 0,50 --point-rates 1 --steps 100",
+            ["`point_rates` must be a sequence of 2 rates, one per step. Received: point_rates=(1.0,)"],
+        ),
+        ("from-points --points 0,50 --point-rates 1,-2 --steps 100", ["`point_rates` must", "point_rates=-2.0"]),
+        (
+            "from-points --points 0,50% --point-rates 1,2 --steps 100 --warmup 10%",
+            ["`points` must be after the warm-up, which ends at step 10. Received: points='0,50%'"],
+        ),
+        ("step --at-steps 10,50 --steps 100 --warmup 10", ["`at_steps` must be after the warm-up", "at_steps='10,50'"]),
+        ("step --at-steps 0 --steps 100", ["`at_steps` must be an integer >= 1"]),
+        ("step --at-steps 0,5 --steps 100", ["`at_steps` must be an integer >= 1"]),
         ("warm-restarts --steps 10 --cycles 0", ["`n_cycles` must be an integer from 1 to 1000"]),
         ("warm-restarts --steps 10 --cycles 2 --first-cycle-steps 3", ["not allowed with"]),
     ],

@@ -113,6 +113,19 @@ def test_restart_peaks(tmp_path):
     assert check_saved(model, tmp_path) == (finding,)
 
 
+@pytest.mark.skipif(not LATE_HERE, reason="none of the known restarts comes late on this processor")
+@pytest.mark.parametrize("numbers", [{"m_mul": 1.1}, {"alpha": 1.0}, {"m_mul": 1.1, "alpha": 0.1}])
+def test_no_call_that_would_raise(numbers):
+    schedule = schedules.CosineDecayRestarts(0.1, FIRST_STEPS, t_mul=T_MUL, **numbers)
+    finding = only(check(compiled(optimizers.SGD(schedule))))
+    assert finding.change == "Use kadence.WarmRestarts, whose boundaries are integers."
+
+
+def test_no_call_that_would_raise_for_peaks():
+    schedule = schedules.CosineDecayRestarts(0.1, 100, t_mul=0.5, m_mul=0.5, alpha=0.1)
+    assert only(check(compiled(optimizers.SGD(schedule)))).change == "Use kadence.WarmRestarts."
+
+
 def test_accumulation(tmp_path):
     schedule = schedules.PiecewiseConstantDecay([1], [1.0, 2.0])
     optimizer = optimizers.SGD(schedule, gradient_accumulation_steps=2)
@@ -185,6 +198,17 @@ def test_patterns_of_a_nested_model(tmp_path):
     assert check(compiled(optimizers.MultiOptimizer(lambda variable: optimizers.SGD(0.1)))) == ()
 
 
+@needs_multi
+def test_the_path_that_a_pattern_misses_is_shown():
+    head = layers.Dense(1, name="head")
+    model = keras.Sequential([keras.Input((4,)), head], name="plain")
+    inner = {"head/.*": optimizers.SGD(1.0)}
+    compiled(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.0), inner)), model)
+    assert head.kernel.path == "plain/head/kernel"
+    expected = "misses 'head/kernel', 'head/bias': the path of the first is 'plain/head/kernel'."
+    assert expected in only(check(model)).what
+
+
 def test_initial_epoch():
     schedule = schedules.PiecewiseConstantDecay([3], [1.0, 2.0])
     model = compiled(optimizers.SGD(schedule))
@@ -205,6 +229,33 @@ def test_initial_epoch():
     mended.optimizer.iterations.assign(5)
     fit(mended, initial_epoch=5, epochs=6)
     assert int(mended.optimizer.iterations) == 6
+
+
+def test_initial_epoch_and_a_momentum():
+    """Its schedule goes by the count of updates too, beside a rate that is none."""
+    model = nested()
+    momentum = {"momentum": kadence.Linear(0.8, 0.9, 5)}
+    sgd, groups = optimizers.SGD(0.1, momentum=0.9), kadence.split(model, at=["head"])
+    compiled(kadence.DiscriminativeOptimizer(sgd, groups, [0.1, 1], schedules=momentum), model)
+    assert check(model) == ()
+    assert only(check(model, initial_epoch=5)).name == "schedule-starts-at-zero"
+
+
+@needs_multi
+def test_initial_epoch_and_several_optimizers(tmp_path):
+    schedule = schedules.PiecewiseConstantDecay([3], [1e-3, 2e-3])
+    inner = {"head/.*": optimizers.SGD(schedule)}
+    model = compiled(optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(schedule), inner)))
+    for _ in range(2):
+        finding = only(check(model, initial_epoch=5, steps_per_epoch=2))
+        assert finding.name == "schedule-starts-at-zero"
+        assert "assign" not in finding.change
+        model.optimizer.iterations.assign(10)  # which reaches neither of the two
+    fit(model, epochs=2)
+    assert [int(each.iterations) for each in model.optimizer.optimizers] == [2, 2]
+    assert check(model, initial_epoch=2) == ()
+    model.save(tmp_path / "model.keras")
+    assert check(keras.saving.load_model(tmp_path / "model.keras"), initial_epoch=2) == ()
 
 
 @needs_schedule_free

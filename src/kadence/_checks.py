@@ -59,12 +59,14 @@ def number(
     minimum: float = -math.inf,
     above: float = -math.inf,
     maximum: float = math.inf,
+    below: float = math.inf,
     unit: str = "",
 ) -> float:
-    """`value` as a finite float with minimum <= value <= maximum and value > above."""
+    """`value` as a finite float with minimum <= value <= maximum and above < value < below."""
     bounds = [f"> {above:g}"] if above > -math.inf else []
     bounds += [f">= {minimum:g}"] if minimum > -math.inf else []
     bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
+    bounds += [f"< {below:g}"] if below < math.inf else []
     rule = " ".join(["be a finite number", " and ".join(bounds)]).strip() + (f", {unit}" if unit else "")
     if isinstance(value, (str, bytes, bool, np.bool_)) or value is None:
         raise TypeError(sentence(name, rule, value))
@@ -74,7 +76,7 @@ def number(
         raise TypeError(sentence(name, rule, value)) from None
     except OverflowError:
         raise ValueError(sentence(name, rule, value)) from None
-    if not (math.isfinite(result) and minimum <= result <= maximum and result > above):
+    if not (math.isfinite(result) and minimum <= result <= maximum and above < result < below):
         raise ValueError(sentence(name, rule, value))
     return result
 

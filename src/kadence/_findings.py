@@ -55,32 +55,34 @@ def findings(run: PlannedRun) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: finding.severity != "warning"))
 
 
-def mid_cycle(schedule: Schedule, length: RunLength, counts: int = 1) -> Finding | None:
+def mid_cycle(schedule: Schedule, length: RunLength, counts: int = 1, start: int = 0) -> Finding | None:
     """Whether a run ends in the middle of a cycle, and the nearest lengths that do not.
 
     Args:
         schedule: The `Schedule`.
         length: The `RunLength`.
         counts: Steps of the schedule in one update. Integer >= 1.
+        start: Optimizer steps that were done before the run. Integer >= 0.
 
     Returns:
         `Finding` or None.
     """
-    done = length.n_steps * counts
+    done = (start + length.n_steps) * counts
     if done > _checks.MAX_STEPS or schedule.cycle_of(done - 1)[1] < done - 1 + counts:
         return None
     rate = float(schedule.at(done - 1))
     if length.epochs is None:
-        unit, n_units, budgets = "update", length.n_steps, _nearest_steps(schedule, done, counts)
+        unit, n_units, budgets = "update", length.n_steps, _nearest_steps(schedule, done, counts, start)
     else:
-        unit, n_units, budgets = "epoch", length.epochs, _nearest_epochs(schedule, length, counts)
+        unit, n_units, budgets = "epoch", length.epochs, _nearest_epochs(schedule, length, counts, start)
     nearest = " and ".join(counted(budget, unit) for budget in budgets)
+    # It gives the arguments of these cycles, within whatever combination, and of no others.
+    solved = "`kadence.solve_cycles` gives cycles that end here. " if "WarmRestarts(" in repr(schedule) else ""
     return Finding(
         "mid-cycle",
         "warning",
         f"The run of {counted(n_units, unit)} ends in the middle of a cycle, at a rate of {rate:.3g}.",
-        f"`kadence.solve_cycles` gives cycles that end here. Nearest budgets that do not: "
-        f"{nearest or f'none of a whole number of {unit}s'}.",
+        f"{solved}Nearest budgets that do not: {nearest or f'none of a whole number of {unit}s'}.",
     )
 
 
@@ -91,29 +93,30 @@ def _ends_a_cycle(schedule: Schedule, done: np.ndarray, counts: int) -> np.ndarr
     return possible & (first >= 0) & (last < done - 1 + counts)
 
 
-def _nearest_steps(schedule: Schedule, done: int, counts: int) -> list[int]:
+def _nearest_steps(schedule: Schedule, done: int, counts: int, start: int) -> list[int]:
     first, last = (int(bound) for bound in schedule.cycle_of(done - 1))
     updates = np.array([first // counts, -(-(last + 1) // counts)])
-    return updates[_ends_a_cycle(schedule, updates * counts, counts)].tolist()
+    good = updates[(updates > start) & _ends_a_cycle(schedule, updates * counts, counts)]
+    return (good - start).tolist()
 
 
-def _nearest_epochs(schedule: Schedule, length: RunLength, counts: int) -> list[int]:
+def _nearest_epochs(schedule: Schedule, length: RunLength, counts: int, start: int) -> list[int]:
     epochs = length.epochs or 0.0
     near = int(epochs)
     candidates = np.arange(max(1, near - _WINDOW), min(int(20 * epochs) + 20, near + _WINDOW))
-    done = candidates * (length.batches_per_epoch or 0) // length.accumulation * counts
+    done = (start + candidates * (length.batches_per_epoch or 0) // length.accumulation) * counts
     good = candidates[_ends_a_cycle(schedule, done, counts)]
     return [*good[good < epochs][-1:].tolist(), *good[good > epochs][:1].tolist()]
 
 
 def _mid_cycle(run: PlannedRun) -> Iterator[Finding]:
-    finding = mid_cycle(run.schedule, run.length, run.counts) if run.schedule is not None else None
+    finding = mid_cycle(run.schedule, run.length, run.counts, run.start) if run.schedule is not None else None
     if finding is not None:
         yield finding
 
 
 def _rises_to_the_end(run: PlannedRun) -> Iterator[Finding]:
-    updates = np.arange(run.length.n_steps)
+    updates = np.arange(run.start, run.end)
     scheduled = {"the schedule": (run.schedule, run.schedule_steps())}
     scheduled |= {f"the factor of {name}": (factor, updates) for name, factor in run.multipliers.items()}
     for name, (schedule, steps) in scheduled.items():
@@ -128,7 +131,7 @@ def _rises_to_the_end(run: PlannedRun) -> Iterator[Finding]:
                 "warning",
                 f"The warm-up is longer than the run: {name} still rises at the end, "
                 f"at {rates[-1]:.3g} of a peak of {schedule.lr_max:.3g}.",
-                f"Let it reach its peak well before step {run.length.n_steps:,}.",
+                f"Let it reach its peak well before step {run.end:,}.",
             )
 
 
@@ -148,6 +151,19 @@ def _peak_at_the_floor(run: PlannedRun) -> Iterator[Finding]:
             "warning",
             f"From step {step:,} on, the peak of a cycle has sunk to the floor: the rate stays at {rates[step]:.3g}.",
             "Raise `peak_decay` or lower `lr_min`.",
+        )
+
+
+def _begins_at_zero(run: PlannedRun) -> Iterator[Finding]:
+    if run.schedule is None:
+        return
+    above = np.flatnonzero(run.schedule.at(run.schedule_steps()))
+    if len(above) and above[0] > 1:
+        yield Finding(
+            "begins-at-zero",
+            "note",
+            f"The rate is 0 for the first {above[0]:,} updates: nothing is trained.",
+            "If that is not meant: a warm-up rises to the schedule's first rate, so leave it out before one that is 0.",
         )
 
 
@@ -209,21 +225,23 @@ def _accumulation(run: PlannedRun) -> Iterator[Finding]:
 
 
 def _other_length(run: PlannedRun) -> Iterator[Finding]:
-    end, done = None if run.schedule is None else run.schedule.end_step, run.length.n_steps * run.counts
+    end, done = None if run.schedule is None else run.schedule.end_step, run.end * run.counts
     if run.schedule is None or end is None or end == done:
         return
     unit = "optimizer steps" if run.counts == 1 else "batches"
     last = float(run.schedule.at(min(done - 1, _checks.MAX_STEPS)))
     change = f"Make it {done:,} {unit} long."
+    near = abs(end - done) <= max(1, done // 100)
     if end < done and last >= run.schedule.lr_max:
         return
     if end < done:
-        severity = "note" if last > 0.0 else "warning"
+        severity = "note" if near or last > 0.0 else "warning"
         what = f"The schedule ends at step {end:,} of {done:,}: from there on the rate stays at {last:.3g}."
         yield Finding("schedule-too-short", severity, what, change)
     else:
-        severity = "note" if end - done <= max(1, done // 100) else "warning"
-        what = f"The schedule is {end:,} {unit} long, the run {done:,}: it breaks off at a rate of {last:.3g}."
+        severity = "note" if near else "warning"
+        where = f"the run ends at {done:,}" if run.start else f"the run {done:,}"
+        what = f"The schedule is {end:,} {unit} long, {where}: it breaks off at a rate of {last:.3g}."
         yield Finding("schedule-too-long", severity, what, change)
 
 
@@ -247,6 +265,7 @@ _RULES: tuple[Callable[[PlannedRun], Iterator[Any]], ...] = (
     _rises_to_the_end,
     _peak_at_the_floor,
     _other_length,
+    _begins_at_zero,
     _accumulation,
     _no_rate,
     _unusual_peak,

@@ -9,7 +9,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence._rates import sample_rates
-from kadence._updates import KerasSchedule, innermost
+from kadence._updates import KerasSchedule, as_number, innermost
 from kadence.durations import RunLength, run_length
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
@@ -55,6 +55,7 @@ class PlannedRun:
         counts: Steps that the base schedule advances in one update: 1, or the batches of an update where it is in a
             Keras optimizer without groups, which counts batches.
         optimizer_name: Lower-case name of the Keras optimizer, or None.
+        start: Optimizer steps that were done before the run. Integer >= 0.
     """
 
     length: RunLength
@@ -63,10 +64,16 @@ class PlannedRun:
     multipliers: Mapping[str, float | Schedule]
     counts: int = 1
     optimizer_name: str | None = None
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        """Optimizer steps that are done after the run, those before it included."""
+        return self.start + self.length.n_steps
 
     def schedule_steps(self) -> np.ndarray:
         """Step of the base schedule at each update: that of the last of the update's batches where batches count."""
-        return np.arange(1, self.length.n_steps + 1) * self.counts - 1
+        return np.arange(self.start + 1, self.end + 1) * self.counts - 1
 
 
 def length_of(length: Any, known: Mapping[str, Any], accumulation: int) -> RunLength:
@@ -156,8 +163,12 @@ def _names(groups: Any) -> list[str]:
 
 
 def run_of_optimizer(optimizer: Any, length: RunLength) -> PlannedRun:
-    """What an optimizer does from its step 0 on, with its own groups if it has any."""
+    """What an optimizer does from its present step on, with its own groups if it has any."""
     inner = innermost(optimizer)
+    if isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
+        rule, remedy = "have one rate, which a MultiOptimizer has not", "Plan each of its `optimizers`."
+        raise TypeError(_checks.sentence("schedule_or_optimizer", rule, optimizer, remedy))
+    start = int(as_number(inner.iterations))
     grouped = _grouped(optimizer)
     base = inner._learning_rate
     multipliers: dict[str, float | Schedule] = {}
@@ -165,11 +176,12 @@ def run_of_optimizer(optimizer: Any, length: RunLength) -> PlannedRun:
         multipliers = dict(zip(grouped.groups.names, grouped.lr_multipliers, strict=True))
     return PlannedRun(
         length,
-        sample_rates(optimizer, length.n_steps),
+        sample_rates(optimizer, length.n_steps, start),
         base if isinstance(base, Schedule) else None,
         multipliers,
         counts=length.accumulation if grouped is None and isinstance(base, KerasSchedule) else 1,
         optimizer_name=type(inner).__name__.lower(),
+        start=start,
     )
 
 

@@ -1,12 +1,18 @@
 """An optimizer, wrapped or not -> the rates it trains with."""
 
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from kadence._updates import KerasSchedule, UpdatesByGroup, as_number, innermost
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
+
+#: id of a schedule -> its compiled function, for as long as the schedule lives.
+_COMPILED: dict[int, Callable[[Any], Any]] = {}
 
 
 def rate_scale(optimizer: Any) -> float:
@@ -46,7 +52,7 @@ def sample_rates(optimizer: Any, n_steps: int, start: int = 0, scale: float | No
     if isinstance(rate, Schedule):
         base = rate.at(steps)
     elif isinstance(rate, KerasSchedule):
-        base = np.array([as_number(rate(step)) for step in steps.tolist()], np.float64)
+        base = _rates_of(rate, steps.tolist())
     base = base * (rate_scale(optimizer) if scale is None else scale)
     while not isinstance(optimizer, DiscriminativeOptimizer):
         if optimizer is inner:
@@ -56,3 +62,53 @@ def sample_rates(optimizer: Any, n_steps: int, start: int = 0, scale: float | No
         name: base * (factor.sample(n_steps, start) if isinstance(factor, Schedule) else factor)
         for name, factor in zip(optimizer._groups.names, optimizer.lr_multipliers, strict=True)
     }
+
+
+def _rates_of(schedule: Any, steps: list[int]) -> np.ndarray:
+    """Rates of any Keras schedule as in the compiled step, or as it gives them eagerly where it does not compile.
+
+    Called eagerly, Keras's own restarts are on time where the compiled step misses them, and JAX compiles at each call.
+    """
+    if id(schedule) not in _COMPILED:
+        # The schedule itself would be kept alive by its function.
+        proxy = weakref.proxy(schedule)
+        _COMPILED[id(schedule)] = compiled(lambda step: proxy(step))
+        weakref.finalize(schedule, _COMPILED.pop, id(schedule))
+    try:
+        return rates_of_function(_COMPILED[id(schedule)], steps)
+    except Exception:  # what a schedule raises on a tensor without a value has no common class
+        return np.array([as_number(schedule(step)) for step in steps], np.float64)
+
+
+def rates_of_function(function: Callable[[Any], Any], steps: Sequence[int]) -> np.ndarray:
+    """What a function gives for integer tensors, as an optimizer's count is one.
+
+    Args:
+        function: Function of a scalar tensor, from `compiled` for example.
+        steps: Optimizer steps.
+
+    Returns:
+        Array of shape (len(steps),), float64.
+    """
+    dtype = keras.backend.standardize_dtype("int")
+    return np.array([as_number(function(keras.ops.convert_to_tensor(step, dtype))) for step in steps], np.float64)
+
+
+def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of a tensor, compiled as Keras compiles the step of `fit`; on PyTorch it stays as it is.
+
+    Args:
+        function: Function of a scalar tensor.
+
+    Returns:
+        The compiled function.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False, jit_compile=True)
+    return function

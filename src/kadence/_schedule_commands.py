@@ -34,7 +34,8 @@ _MAKERS = {
 }
 #: Argument -> flag, where another one has that name: --steps and --rates are those of the run.
 _FLAGS = {"lr": "lr_max", "steps": "points", "rates": "point_rates"}
-_SEVERAL = ("points", "at_steps")
+#: Flags of several times of the run -> the least steps from the end of the warm-up to the first.
+_SEVERAL = {"points": 0, "at_steps": 1}
 _TIME = "5ep, 10%% of the run, or 500st"
 _HELP = {
     "lr_max": "peak rate",
@@ -45,6 +46,8 @@ _HELP = {
     "peak_decay": "factor on the peak from cycle to cycle",
     "k_decay": "exponent on the elapsed share of a cycle",
     "point_rates": "rates at the --points, with commas between them",
+    "points": f"times of the run, each {_TIME}, with commas between them",
+    "at_steps": f"times of the run, each {_TIME}, with commas between them; one without a comma is how often",
 }
 
 
@@ -88,9 +91,8 @@ def _add_flag(kind: Any, flag: str, parameter: inspect.Parameter, lr_max: float 
     default = None if parameter.default is inspect.Parameter.empty else parameter.default
     settings: dict[str, Any] = {"default": default, "help": _HELP.get(flag, f"{flag} of the schedule")}
     if _is_time(flag):
-        several = flag in _SEVERAL
-        settings["metavar"] = "TIME,TIME" if several else "TIME"
-        settings["help"] = f"times, each {_TIME}, with commas between them" if several else f"time; {_TIME}"
+        settings["metavar"] = "TIME,TIME" if flag in _SEVERAL else "TIME"
+        settings["help"] = _HELP.get(flag, f"time; {_TIME}")
     elif flag == "lr_max":
         settings |= {"type": float, "default": lr_max}
     elif flag == "point_rates":
@@ -126,17 +128,36 @@ def make_schedule(options: argparse.Namespace, length: RunLength) -> Schedule:
         arguments |= solve_cycles(rest, options.cycles, options.cycle_mult)._asdict()
     for flag, parameter in _flags(maker).items():
         if given[flag] is not None and parameter.name not in arguments:
-            arguments[parameter.name] = _value(flag, given[flag], length)
+            arguments[parameter.name] = _value(flag, given[flag], length, warmup_steps)
     _check_complete(maker, arguments)
     if "n_steps" in inspect.signature(maker).parameters:
         arguments["n_steps"] = rest
-    schedule = maker(**arguments)
+    schedule = _made(maker, arguments)
     return warmup(schedule, warmup_steps) if warmup_steps else schedule
 
 
-def _value(flag: str, value: Any, length: RunLength) -> Any:
+def _made(maker: Any, arguments: Mapping[str, Any]) -> Schedule:
+    """The schedule, or an error that names the flag where that is not the argument's name."""
+    try:
+        return maker(**arguments)
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        for flag, parameter in _flags(maker).items():
+            text = text.replace(f"`{parameter.name}` must ", f"`{flag}` must ")
+            text = text.replace(f"Received: {parameter.name}=", f"Received: {flag}=")
+        raise type(error)(text) from error
+
+
+def _value(flag: str, value: Any, length: RunLength, warmup_steps: int) -> Any:
+    if flag == "at_steps" and "," not in value:
+        return length.steps(value, flag, within=False)
     if flag in _SEVERAL:
-        return [length.steps(word, flag, within=False) for word in words(value)]
+        times = [length.steps(word, flag, within=False) for word in words(value)]
+        times = _checks.increasing(flag, times, minimum=0, unit="in optimizer steps")
+        if warmup_steps and times[0] < warmup_steps + _SEVERAL[flag]:
+            rule = f"be after the warm-up, which ends at step {warmup_steps}"
+            raise ValueError(_checks.sentence(flag, rule, value, "They are times of the run."))
+        return [time - warmup_steps for time in times]
     return length.steps(value, flag, within=False) if _is_time(flag) and isinstance(value, str) else value
 
 
@@ -191,7 +212,7 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="in samples")
     parser.add_argument("--accumulation", type=int, default=1, help="batches in an optimizer step")
     parser.add_argument("--base-batch-size", type=int, help="samples per step for which the rates were found")
-    parser.add_argument("--batch-rule", choices=("linear", "sqrt"), default="linear", help="from one to the other")
+    parser.add_argument("--batch-rule", choices=("linear", "sqrt"), help="from one to the other; linear by default")
     parser.add_argument("--optimizer", choices=sorted(USUAL_PEAKS), help="whose usual rates to compare with")
     parser.add_argument("--png", type=Path, metavar="FILE", help="picture to write")
     parser.add_argument("--json", type=Path, metavar="FILE", help="plan to write, every rate of it")
@@ -200,12 +221,13 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 def _plan(options: argparse.Namespace) -> None:
     check_files(options, "png", "json")
     length, factor = _planned_length(options), _batch_factor(options)
-    rates = None if options.rates is None else [rate * factor for rate in options.rates]
+    rates = None if options.rates is None else _peaks(options)
     if getattr(options, "lr_max", 0.0) is None:
-        options.lr_max = max(rates, default=None) if rates else 1e-3
+        options.lr_max = 1e-3 if rates is None else max(rates)
     schedule = make_schedule(options, length)
-    if rates is None and factor != 1.0:
+    if factor != 1.0:
         schedule = scale(schedule, factor)
+        rates = None if rates is None else [rate * factor for rate in rates]
     result = plan(schedule, length=length, learning_rates=rates, optimizer_name=options.optimizer)
     write_line(str(result))
     if options.png is not None:
@@ -216,11 +238,24 @@ def _plan(options: argparse.Namespace) -> None:
         write_line(f"Plan: {options.json}")
 
 
+def _peaks(options: argparse.Namespace) -> list[float]:
+    """The peak of each group, the largest of which is that of the schedule."""
+    rates = [_checks.number("rates", rate, minimum=0.0) for rate in options.rates]
+    if not any(rates):
+        raise ValueError(_checks.sentence("rates", "have a rate above 0", options.rates))
+    if getattr(options, "lr_max", None) is not None:
+        rule = "be left out beside --rates, the largest of which it is"
+        raise ValueError(_checks.sentence("lr_max", rule, options.lr_max))
+    return rates
+
+
 def _batch_factor(options: argparse.Namespace) -> float:
     """What the batch makes of rates that were found for --base-batch-size."""
+    if options.batch_rule is not None and options.base_batch_size is None:
+        raise ValueError(_checks.sentence("batch_rule", "come with --base-batch-size", options.batch_rule))
     batch = _checks.integer("batch_size", options.batch_size, minimum=1, unit="in samples") * options.accumulation
     base = batch if options.base_batch_size is None else options.base_batch_size
-    return scale_for_batch(1.0, batch, base, options.batch_rule)
+    return scale_for_batch(1.0, batch, base, options.batch_rule or "linear")
 
 
 def _planned_length(options: argparse.Namespace) -> RunLength:

@@ -11,7 +11,9 @@ import numpy as np
 from keras import ops
 from keras.optimizers import schedules
 
+from kadence._rates import compiled, rates_of_function
 from kadence._updates import as_number, innermost
+from kadence.schedules import WarmRestarts
 
 #: Keras's own schedules.
 STOCK = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type)}
@@ -92,26 +94,14 @@ def _integer_rate(rate: Rate) -> Finding | None:
 
 def _sample(schedule: str, numbers: dict[str, Any], steps: Sequence[int]) -> Any:
     """Rates of a Keras schedule at `steps`, compiled as in `fit`; or what it raises."""
-    dtype = keras.backend.standardize_dtype("int")
     try:
-        made = _compiled(STOCK[schedule](**numbers))
+        made = compiled(STOCK[schedule](**numbers))
         if schedule == "CosineDecayRestarts":  # which takes an array
+            dtype = keras.backend.standardize_dtype("int")
             return np.asarray(ops.convert_to_numpy(made(ops.convert_to_tensor(steps, dtype))))
-        return np.array([as_number(made(ops.convert_to_tensor(step, dtype))) for step in steps])
+        return rates_of_function(made, steps)
     except Exception as error:  # whether it raises is the question
         return error
-
-
-def _compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, autograph=False, jit_compile=True)
-    return function
 
 
 def _restart_boundaries(rate: Rate) -> Finding | None:
@@ -157,7 +147,12 @@ def _restart_peaks(rate: Rate) -> Finding | None:
 
 
 def _warm_restarts(numbers: dict[str, Any]) -> str:
+    """The same restarts in Kadence, with their numbers if it has such restarts."""
     lr, length = float(numbers["initial_learning_rate"]), round(numbers["first_decay_steps"])
+    try:
+        WarmRestarts(lr, length, numbers["t_mul"], numbers["alpha"] * lr, numbers["m_mul"])
+    except (TypeError, ValueError):
+        return "kadence.WarmRestarts"
     call = f"kadence.WarmRestarts({lr!r}, {length}, cycle_mult={numbers['t_mul']!r}"
     call += f", lr_min={numbers['alpha'] * lr:.6g}" if numbers["alpha"] else ""
     return call + (f", peak_decay={numbers['m_mul']!r})" if numbers["m_mul"] != 1 else ")")
@@ -188,12 +183,16 @@ def _call(call: tuple[str, list[str]]) -> Finding | None:
     )
 
 
-def _pattern(pattern: tuple[str, list[str]]) -> Finding:
-    missed = f"misses {_some(pattern[1])}: the paths of these variables are without the name of the nested model"
+def _pattern(fact: tuple[str, list[str], str]) -> Finding:
+    pattern, missed, path = fact
+    # A file does not say what the paths will be.
+    nested = "the paths of these variables are without the name of the nested model"
+    reason = f"the path of the first is {path!r}" if path else nested
+    effect = f"misses {_some(missed)}: {reason}" if missed else "matches no variable"
     return Finding(
         "pattern-misses-variables",
-        f"The pattern {missed if pattern[1] else 'matches no variable'}. The default optimizer takes what is missed.",
-        f"OptimizerMap pattern {pattern[0]!r}",
+        f"The pattern {effect}. The default optimizer takes what is missed.",
+        f"OptimizerMap pattern {pattern!r}",
         "Use kadence.DiscriminativeOptimizer with kadence.group_by, which matches addresses of layers and checks them.",
     )
 
@@ -216,7 +215,7 @@ def _start(start: tuple[int, int | None, bool]) -> Finding:
     return Finding(
         "schedule-starts-at-zero",
         f"A schedule goes by the optimizer's count of updates, not by `initial_epoch`: it starts at 0, not at {step}.",
-        f"initial_epoch = {epoch}, optimizer.iterations = 0",
+        f"initial_epoch = {epoch}, iterations = 0",
         f"Continue the model from keras.saving.load_model, which restores the count{assign}.",
     )
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any, NamedTuple
 
 from kadence import _checks
@@ -34,7 +34,7 @@ def solve_cycles(n_steps: int, n_cycles: int, cycle_mult: float = 1.0, max_chang
     sum over i < n_cycles of round(first_cycle_steps * cycle_mult ** i) = n_steps, with the rounding of `WarmRestarts`
 
     Few lengths can be filled with the growth that is asked for: with `cycle_mult=2` and three cycles, the multiples of
-    7. For any other, the solution with the nearest growth is taken: 1.995 for 830 steps.
+    7. For any other, the solution with the nearest growth is taken, in as few digits as do: 1.995 for 830 steps.
 
     Args:
         n_steps: Length of the run in optimizer steps; `epochs_to_steps` and `minutes_to_steps` give it. Integer >= 1.
@@ -128,24 +128,26 @@ def _longest_first_cycle(n_steps: int, n_cycles: int, growth: float) -> int:
 
 
 def _growth(first: int, n_steps: int, n_cycles: int, growth: float, max_change: float) -> float | None:
-    """The growth with the fewest digits, within `max_change` of the one asked for, with which the cycles fill the run.
+    """A growth within `max_change` of the one asked for, with which the cycles fill the run; None if there is none.
 
-    The total rises with the growth, by steps: the smallest growth that is enough is found by halving.
+    The total rises with the growth, by steps: the end of the right one that is nearest to the growth asked for is found
+    by halving, and then the growth with the fewest digits beside it.
     """
-    low, high = max(1.0, growth * (1.0 - max_change)), min(growth * (1.0 + max_change), n_steps)
+    least, most = max(1.0, growth * (1.0 - max_change)), min(growth * (1.0 + max_change), n_steps)
+    too_long = _total(first, growth, n_cycles, n_steps) > n_steps
+    low, high = (least, growth) if too_long else (growth, most)
     if _total(first, low, n_cycles, n_steps) > n_steps or _total(first, high, n_cycles, n_steps) < n_steps:
         return None
-    if _total(first, low, n_cycles, n_steps) == n_steps:
-        return low
     while low < (middle := (low + high) / 2) < high:
-        if _total(first, middle, n_cycles, n_steps) >= n_steps:
-            high = middle
-        else:
+        total = _total(first, middle, n_cycles, n_steps)
+        if total < n_steps or (total == n_steps and too_long):
             low = middle
-    if _total(first, high, n_cycles, n_steps) != n_steps:
-        return None
-    rounded = (float(Decimal(high).quantize(Decimal(10) ** -digits, ROUND_CEILING)) for digits in range(1, 17))
-    return next((g for g in rounded if _total(first, g, n_cycles, n_steps) == n_steps), high)
+        else:
+            high = middle
+    nearest, rounding = (low, ROUND_FLOOR) if too_long else (high, ROUND_CEILING)
+    rounded = [float(Decimal(nearest).quantize(Decimal(10) ** -digits, rounding)) for digits in range(1, 17)]
+    fills = (g for g in [*rounded, nearest] if least <= g <= most and _total(first, g, n_cycles, n_steps) == n_steps)
+    return next(fills, None)
 
 
 def scale_for_batch(lr: float, batch_size: int, base_batch_size: int, rule: str = "linear") -> float:

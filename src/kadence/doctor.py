@@ -17,7 +17,7 @@ from keras.optimizers import schedules
 
 from kadence import _checks
 from kadence._traps import STOCK, TRAPS, Finding, Rate
-from kadence._updates import KerasSchedule, as_number
+from kadence._updates import KerasSchedule, as_number, innermost
 from kadence._walk import Layers
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
@@ -54,8 +54,11 @@ def check(model: keras.Model, *, initial_epoch: int = 0, steps_per_epoch: int | 
     facts["calls"] = list(_calls(model, layers))
     facts["patterns"] = list(_patterns(facts["patterns"], layers))
     facts["models"] = [model]
-    if initial_epoch and facts["schedules"] and as_number(model.optimizer.iterations) == 0:
-        facts["starts"] = [(initial_epoch, steps_per_epoch, hasattr(model.optimizer.iterations, "assign"))]
+    # A MultiOptimizer has a count of its own beside theirs, by which no schedule goes.
+    parts = getattr(innermost(model.optimizer), "optimizers", None)
+    if initial_epoch and facts["schedules"] and not any(as_number(o.iterations) for o in parts or [model.optimizer]):
+        assignable = parts is None and hasattr(model.optimizer.iterations, "assign")
+        facts["starts"] = [(initial_epoch, steps_per_epoch, assignable)]
     return _findings(facts)
 
 
@@ -90,7 +93,7 @@ def check_file(path: str | os.PathLike[str]) -> tuple[Finding, ...]:
         facts["calls"] = [call for prefix, model in models for call in _saved_calls(model["config"], prefix)]
         nested = {address for address, layer in layers if layer["class_name"] in ("Functional", "Sequential")}
         # Once loaded, the variables of a nested model have paths without its name.
-        facts["patterns"] = [(p, [p]) for p in facts["patterns"] if "/" in p and p.partition("/")[0] in nested]
+        facts["patterns"] = [(p, [p], "") for p in facts["patterns"] if "/" in p and p.partition("/")[0] in nested]
         return _findings(facts)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(_checks.sentence("path", "name the file of a compiled model", str(path))) from error
@@ -121,6 +124,7 @@ def _described(optimizer: Any) -> Iterator[dict[str, Any]]:
     if isinstance(optimizer, DiscriminativeOptimizer):
         config["groups"] = optimizer.groups.get_config()
         config["lr_multipliers"] = [{} if isinstance(m, Schedule) else m for m in optimizer.lr_multipliers]
+        config["schedules"] = {name: {} for name in innermost(optimizer)._group_settings.schedules}
     elif isinstance(patterns, Mapping):
         yield {"class_name": "OptimizerMap", "config": {"optimizer_map": list(patterns)}}
     elif isinstance(schedule, KerasSchedule):
@@ -138,9 +142,10 @@ def _optimizer_facts(entries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     grouped = [entry["config"] for entry in entries if entry["class_name"] == "DiscriminativeOptimizer"]
     maps = [entry["config"]["optimizer_map"] for entry in entries if entry["class_name"] == "OptimizerMap"]
     rates = [rate for entry in entries for rate in _rates(entry["config"], bool(grouped))]
+    by_group = [entry for config in grouped for entry in (*config["lr_multipliers"], *config["schedules"].values())]
     return {
         "rates": rates,
-        "schedules": rates + [m for config in grouped for m in config["lr_multipliers"] if isinstance(m, dict)],
+        "schedules": rates + [entry for entry in by_group if isinstance(entry, dict)],
         "patterns": [pattern for saved in maps for pattern in saved],
         "groups": [group for config in grouped for group in _groups(config)],
     }
@@ -197,14 +202,14 @@ def _saved_calls(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, lis
             yield layer["name"], [name for name, entry in norms if entry["config"]["trainable"]]
 
 
-def _patterns(patterns: Sequence[str], layers: Layers) -> Iterator[tuple[str, list[str]]]:
-    """Patterns that take no variable, or that miss variables whose address they match, with those."""
+def _patterns(patterns: Sequence[str], layers: Layers) -> Iterator[tuple[str, list[str], str]]:
+    """Patterns that take no variable, or miss some whose address they match: those, and the path of the first."""
     names = [(weight.path, f"{unit.address}/{weight.name}") for unit in layers.units for weight in unit.weights]
     taken = {path for path, _ in names if any(_matches(pattern, path) for pattern in patterns)}
     for pattern in patterns:
-        missed = [address for path, address in names if path not in taken and _matches(pattern, address)]
+        missed = [(address, path) for path, address in names if path not in taken and _matches(pattern, address)]
         if missed or not any(_matches(pattern, path) for path in taken):
-            yield pattern, missed
+            yield pattern, [address for address, _ in missed], missed[0][1] if missed else ""
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -25,7 +25,7 @@ class Cycle:
     """A cycle of a planned run.
 
     Args:
-        first_step: Its first optimizer step. Integer >= 0.
+        first_step: Its first optimizer step in the run. Integer >= 0.
         last_step: Its last optimizer step in the run.
         first_epoch: Epoch of its first step, from 1, or None where the length of an epoch is not known.
         last_epoch: Epoch of its last step, from 1, or None.
@@ -48,7 +48,7 @@ class Plan:
         rates: Group name -> learning rate at every optimizer step. Arrays of shape (n_steps,), float64.
         cycles: The cycles of the base schedule, each a `Cycle`; empty for a schedule without cycles.
         findings: What is wrong or worth a look, each a `Finding`, warnings first.
-        schedule: The schedule of the base rate, as text.
+        schedule: The schedule of the base rate, as text, with the step that the run begins at if that is not 0.
 
     Raises:
         ValueError: If there is no group, or the arrays do not have the length of the run.
@@ -185,6 +185,9 @@ def plan(
     The length of the run is `epochs` or `n_steps`, one of the two. The length of an epoch is `steps_per_epoch`, or
     `n_samples` with `batch_size`; `epochs` needs one of these, and `n_steps` goes without. Or all of that is `length`.
 
+    The run of a schedule begins at its step 0, that of an optimizer at the optimizer's present step, `iterations`; the
+    steps and epochs of the plan count from there.
+
     Args:
         schedule_or_optimizer: A `Schedule` of the base rate; a Keras optimizer, that of a compiled model for example,
             wrapped or not; or a function that makes either, which is given a function from a duration such as "10%",
@@ -233,7 +236,8 @@ def plan(
     else:
         length = length_of(length, known, 1 if accumulation is None else accumulation)
         run = run_of_schedule(source, length, groups, lr_multipliers, learning_rates, optimizer_name)
-    return Plan(run.length, run.rates, _cycles(run), findings(run), _text(source))
+    begin = f"from step {run.start:,} on: " if run.start else ""
+    return Plan(run.length, run.rates, _cycles(run), findings(run), begin + _text(source))
 
 
 def _cycles(run: PlannedRun) -> tuple[Cycle, ...]:

@@ -474,6 +474,14 @@ def test_cycle_ends(first, mult):
         assert all(type(end) is int for end in found)
 
 
+def test_whether_a_long_run_ends_with_a_cycle_is_known_at_once():
+    """A list of all ends would take gigabytes."""
+    assert WarmRestarts(1.0, 1).ends_with_cycle(2**31 - 1)
+    assert WarmRestarts(1.0, 2).ends_with_cycle(2**31 - 2)
+    assert not WarmRestarts(1.0, 2).ends_with_cycle(2**31 - 1)
+    assert WarmRestarts(1.0, 1).ends_with_cycle(0) is False
+
+
 def test_cycle_ends_of_a_run_that_ends_with_a_cycle_and_of_one_that_does_not():
     """The 2019 demo: 5 epochs of cycles 1 + 2 + 4."""
     schedule = WarmRestarts(0.1, 10, 2)

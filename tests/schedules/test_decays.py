@@ -60,6 +60,16 @@ def test_step_equals_pytorch():
     np.testing.assert_allclose(Step(1.0, at_steps=[3, 20], factor=0.3).sample(40), peer, rtol=1e-12)
 
 
+@pytest.mark.parametrize("at_steps", [[30, 60], (30, 60), np.array([30, 60]), range(30, 90, 30)])
+def test_steps_in_any_sequence(at_steps):
+    assert Step(1.0, at_steps) == Step(1.0, [30, 60])
+
+
+@pytest.mark.parametrize("at_steps", [30, np.int64(30), np.array(30)])
+def test_any_integer_is_how_often(at_steps):
+    assert Step(1.0, at_steps) == Step(1.0, 30)
+
+
 def test_arguments():
     assert_number(lambda value: Polynomial(value, 5), "lr_max", out_of_range=(0, -1))
     assert_integer(lambda value: Polynomial(1.0, value), "n_steps", 1)

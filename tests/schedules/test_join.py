@@ -12,7 +12,7 @@ from evaluate import MAX, formula, rates, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kadence.schedules import Constant, Cosine, Linear, WarmRestarts, join, scale, warmup
+from kadence.schedules import Constant, Cosine, Linear, WarmRestarts, from_function, join, scale, warmup
 from kadence.schedules._join import check_schedule
 
 NOT_SCHEDULES = [0.1, 1, None, "cosine", [Constant(0.1)], Constant, lambda step: 0.1]
@@ -243,3 +243,15 @@ def test_warmup_is_the_schedule_moved(schedule, warmup_steps, step):
     assert float(found.at(warmup_steps + step)) == float(schedule.at(step))
     share = min(step, warmup_steps - 1) / warmup_steps
     assert math.isclose(found.at(min(step, warmup_steps - 1)), schedule.at(0) * share, rel_tol=1e-12)
+
+
+def test_schedules_around_a_function_without_a_name_are_compared():
+    """It has no config; a set needs a hash beside the comparison."""
+    functions = {lr: lambda step, lr=lr: lr * keras.ops.ones(step.shape) for lr in (0.5, 0.1)}
+    half, tenth = (from_function(function, lr_max=lr) for lr, function in functions.items())
+    for make in (lambda s: scale(s, 0.5), lambda s: warmup(s, 3), lambda s: join([s, Constant(1.0)], [4])):
+        assert make(half) == make(half)
+        assert make(half) != make(tenth)
+        assert len({make(half), make(half)}) == 1
+    assert scale(half, 0.5) != scale(half, 0.25)
+    assert scale(half, 0.5) != half

@@ -131,6 +131,10 @@ TIMM = {
         kadence.WarmRestarts(LR, 70, lr_min=1e-4, k_decay=0.5),
         timm_cycles(LR, 70, 1, 1.0, 0.5, 1e-4),
     ),
+    "cosine with warmup_prefix": (
+        kadence.warmup(kadence.WarmRestarts(LR, 100, 2, k_decay=1.5), 40, lr_start=1e-3),
+        lambda step: 1e-3 + step * (LR - 1e-3) / 40 if step < 40 else timm_cycles(LR, 100, 2, 1.0, 1.5, 0)(step - 40),
+    ),
     "poly": (
         kadence.Polynomial(LR, N, power=0.5, lr_min=1e-4, k_decay=2.0),
         lambda step: 1e-4 + (LR - 1e-4) * (1 - min(step, N) ** 2 / N**2) ** 0.5,

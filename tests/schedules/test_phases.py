@@ -122,5 +122,11 @@ def test_arguments():
     for make in (lambda: OneCycle(1.0, 10, curve="cos"), lambda: WarmupStableDecay(1.0, 9, 0, 9, curve="sqrt")):
         with pytest.raises(ValueError, match="`curve` must be one of"):
             make()
+    for fraction in (0, 1):
+        with pytest.raises(ValueError, match="`peak_fraction` must be a finite number > 0 and < 1"):
+            OneCycle(1.0, 10, peak_fraction=fraction)
+    assert one_cycle(1.0, 10, momentum_max=1 - 1e-12).momentum.lr_max == 1 - 1e-12
+    with pytest.raises(ValueError, match="`momentum_max` must be a finite number >= 0 and < 1"):
+        one_cycle(1.0, 10, momentum_max=1.0)
     with pytest.raises(TypeError, match="`three_phase` must be True or False"):
         OneCycle(1.0, 10, three_phase=1)

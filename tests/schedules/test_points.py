@@ -15,6 +15,15 @@ def test_linear_points_are_interpolated():
     np.testing.assert_allclose(from_points(steps, values).sample(60), np.interp(range(60), steps, values), atol=1e-15)
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "cosine", "1-sqrt"])
+def test_the_rates_at_the_ends_hold_exactly(interpolation):
+    schedule = from_points([5, 12, 31], [0.1, 0.7, 0.3], interpolation)
+    steps = [0, 1, 4, 5, 31, 32, 1_000, 77_777, 2**31 - 1]
+    assert schedule.at(steps).tolist() == [0.1] * 4 + [0.3] * 5
+    start, end = np.float32([0.1, 0.3]).tolist()
+    np.testing.assert_array_equal(rates(schedule, steps), [start] * 4 + [end] * 5)
+
+
 def test_constant_points_hold_until_the_next():
     assert from_points([2, 4], [0.5, 0.1], "constant").sample(6).tolist() == [0.5, 0.5, 0.5, 0.5, 0.1, 0.1]
 

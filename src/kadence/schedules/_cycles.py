@@ -176,16 +176,15 @@ class WarmRestarts(Schedule):
         Returns:
             Bool; False for 0 steps.
         """
-        return self.cycle_ends(n_steps)[-1:] == [n_steps - 1]
+        n_steps = _checks.integer("n_steps", n_steps, minimum=0, unit="in optimizer steps")
+        return n_steps > 0 and bool(self.cycle_of(n_steps - 1)[1] == n_steps - 1)
 
     def cycle_of(self, steps: Any) -> tuple[np.ndarray, np.ndarray]:
         """First and last step of the cycle that each step is in, both ends included."""
         steps = np.asarray(steps, np.int64)
-        runs = _runs(self.first_cycle_steps, self.cycle_mult)
-        run = np.searchsorted(runs.starts, steps, side="right") - 1
-        # No step is so far into a cycle that it matters whether the cycle is longer than that.
-        length = np.minimum(runs.lengths, _checks.MAX_STEPS).astype(np.int64)[run]
-        first = steps - (steps - runs.starts[run]) % length
+        run = np.searchsorted(self._runs.starts, steps, side="right") - 1
+        length = self._runs.lengths.astype(np.int64)[run]
+        first = steps - (steps - self._runs.starts[run]) % length
         return first, first + length - 1
 
     def get_config(self) -> dict[str, Any]:

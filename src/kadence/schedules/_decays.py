@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kadence import _checks
 from kadence.schedules._base import ArrayOps, Schedule
@@ -171,7 +172,7 @@ class Step(Schedule):
         self.factor = _checks.number("factor", factor, above=0.0, maximum=1.0)
         self._powers = Powers(self.factor)
         self.at_steps: int | list[int]
-        if hasattr(at_steps, "__index__"):
+        if hasattr(at_steps, "__index__") and np.ndim(at_steps) == 0:
             self.at_steps = _checks.integer("at_steps", at_steps, minimum=1, unit=_STEPS)
             self.lr_min = 0.0
         else:

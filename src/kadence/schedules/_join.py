@@ -41,6 +41,12 @@ class _Compound(Schedule):
         """The constructor's arguments, schedules in Keras's serialized form."""
         return {name: keras.saving.serialize_keras_object(value) for name, value in self._arguments().items()}
 
+    def __eq__(self, other: object) -> bool:
+        # A function without a name has no config.
+        return isinstance(other, _Compound) and type(self) is type(other) and self._arguments() == other._arguments()
+
+    __hash__ = Schedule.__hash__
+
     def __repr__(self) -> str:
         return f"{self._function}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 

@@ -70,7 +70,7 @@ class OneCycle(_Phases):
     ):
         self._lr_peak = lr_max = _checks.number("lr_max", lr_max, above=0.0)
         self.n_steps = _checks.integer("n_steps", n_steps, minimum=4, unit=_STEPS)
-        self.peak_fraction = _checks.number("peak_fraction", peak_fraction, above=0.0, maximum=1.0)
+        self.peak_fraction = _checks.number("peak_fraction", peak_fraction, above=0.0, below=1.0)
         self.div_factor = _checks.number("div_factor", div_factor, minimum=1.0)
         self.final_div_factor = _checks.number("final_div_factor", final_div_factor, minimum=1.0)
         self.curve = _checks.one_of("curve", curve, ("cosine", "linear"))
@@ -148,7 +148,7 @@ def one_cycle(
         Smith 2018, A Disciplined Approach to Neural Network Hyper-Parameters, section 4.3, arXiv:1803.09820.
     """
     rate = OneCycle(lr_max, n_steps, peak_fraction, div_factor, final_div_factor, curve, three_phase)
-    high = _checks.number("momentum_max", momentum_max, minimum=0.0, maximum=1.0 - 1e-9)
+    high = _checks.number("momentum_max", momentum_max, minimum=0.0, below=1.0)
     low = _checks.number("momentum_min", momentum_min, minimum=0.0, maximum=high)
     turns = _turns(rate.n_steps, rate.peak_fraction, three_phase)
     momenta = [high, low, high, high][: len(turns)]
@@ -196,7 +196,7 @@ class SlantedTriangular(_Phases):
     def __init__(self, lr_max: float, n_steps: int, cut_fraction: float = 0.1, ratio: float = 32.0):
         lr_max = _checks.number("lr_max", lr_max, above=0.0)
         self.n_steps = _checks.integer("n_steps", n_steps, minimum=2, unit=_STEPS)
-        self.cut_fraction = _checks.number("cut_fraction", cut_fraction, above=0.0, maximum=1.0)
+        self.cut_fraction = _checks.number("cut_fraction", cut_fraction, above=0.0, below=1.0)
         self.ratio = _checks.number("ratio", ratio, minimum=1.0)
         # The product of two floats may fall just short of the whole number that is meant: 0.29 * 100.
         cut = int(self.n_steps * self.cut_fraction + 1e-9)

@@ -34,8 +34,8 @@ class _Points(Schedule):
             return before
         after = xp.take([*self.rates, self.rates[-1]], passed)
         starts = xp.take([0, *self.steps], passed)
-        lengths = [max(length, 1) for length in np.diff([0, *self.steps, _checks.MAX_STEPS]).tolist()]
-        length = xp.take(lengths, passed)
+        # Beyond the ends one step is the whole way, from a rate to the same: exact, where a part of it is rounded.
+        length = xp.take([1, *np.diff(self.steps), 1], passed)
         gone = xp.minimum(step - starts, length)
         left, done = xp.real(length - gone) / xp.real(length), xp.real(gone) / xp.real(length)
         fall, rise = CURVES[self.interpolation](left, done, xp)
