@@ -218,6 +218,22 @@ def test_errors(batches):
         recompute_batch_norm(model, 3)
 
 
+def test_a_layer_that_renormalises_is_refused_before_anything_changes():
+    try:
+        renormed = keras.layers.BatchNormalization(renorm=True, name="renormed")
+    except (TypeError, ValueError):
+        pytest.skip("not in this Keras")
+    plain = keras.layers.BatchNormalization(name="plain")
+    model = keras.Sequential([keras.Input((3,)), plain, renormed])
+    before = weights_of(model)
+    batch = np.ones((4, 3), "float32")
+    with pytest.raises(ValueError, match=r"`model` must hold no BatchNormalization .*Received: model=\['renormed'\]"):
+        recompute_batch_norm(model, [batch])
+    assert_same(before, weights_of(model))
+    renormed.trainable = False
+    assert recompute_batch_norm(model, [batch]) == 1
+
+
 def test_torch_records_no_gradients():
     if keras.backend.backend() != "torch":
         assert not hasattr(batch_norm, "torch")

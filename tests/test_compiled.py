@@ -137,6 +137,21 @@ def test_a_discriminative_optimizer_comes_back_with_its_weight_decay():
     assert moved == [True, False] * 3, "biases are left alone without groups too"
 
 
+@pytest.mark.parametrize("with_groups", [False, True], ids=["one rate", "groups"])
+def test_variables_that_the_user_excluded_from_weight_decay_stay_so(with_groups):
+    model = oracles.randomize(models.sequential())
+    groups = kadence.split(model, ["b", "c"])
+    inner = keras.optimizers.SGD(0.5, weight_decay=0.5)
+    inner.exclude_from_weight_decay(var_list=[model.get_layer("a").kernel])
+    optimizer = kadence.DiscriminativeOptimizer(inner, groups, [1.0] * 3, no_weight_decay=["bias"])
+    model.compile(optimizer, "mse", jit_compile=JIT)
+    Compiled(model).compile(model, kadence.Constant(PEAK), *([groups, [PEAK] * 3] if with_groups else []))
+    before = oracles.all_values(model.weights)
+    model.optimizer.apply(oracles.tensors([np.zeros_like(a) for a in before]), model.trainable_variables)
+    moved = [not tiny.same(old, new) for old, new in zip(before, oracles.all_values(model.weights), strict=True)]
+    assert moved == [False, False, True, False, True, False]
+
+
 @pytest.mark.parametrize("grouped", [False, True], ids=["plain", "grouped"])
 def test_a_loss_scale_comes_back_once(grouped):
     keras.config.set_dtype_policy("mixed_float16")

@@ -128,6 +128,29 @@ def test_inputs_alone_and_an_iterator(frozen):
     assert [len(part) for part in cached.batches(22)[0]] == [22]
 
 
+class MeanOutput(keras.Model):
+    """Trains without targets: its loss is the weighted mean of the outputs."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        assert y is None
+        return keras.ops.sum(y_pred[:, 0] * keras.ops.cast(sample_weight, "float32"))
+
+
+def test_weights_without_targets_are_weights():
+    weights = np.arange(1.0, 9.0, dtype="float32")
+    batches = FeatureBatches(np.ones((8, 2), "float32"), None, weights, batch_size=4)
+    x, y, w = batches[1]
+    assert (x.shape, y, w.tolist()) == ((4, 2), None, [5, 6, 7, 8])
+    if BACKEND == "tensorflow":
+        return  # Keras takes no None from a PyDataset there
+    inputs = keras.Input((2,))
+    model = MeanOutput(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    before = arrays_of(model.weights)[0]
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=JIT)
+    model.fit(batches, verbose=0, shuffle=False)
+    np.testing.assert_allclose(arrays_of(model.weights)[0], before - 0.36, rtol=1e-5)
+
+
 def test_orders_of_epochs():
     batches = FeatureBatches(np.arange(10), batch_size=4, shuffle=True, seed=1)
     epochs = []

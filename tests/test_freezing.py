@@ -169,6 +169,14 @@ def test_no_gradient_is_asked_for_frozen_groups():
         assert model.get_layer("backbone").get_layer("low").kernel.value.requires_grad
 
 
+def freeze_all_again(model):
+    freeze_to(model, 0, restart=True)
+
+
+def unfreeze_all(model):
+    unfreeze(model, restart=True)
+
+
 def test_restart():
     model, _ = compiled()
     fit(model)
@@ -177,6 +185,93 @@ def test_restart():
     unfreeze(model, restart=True)
     fit(model)
     assert int(model.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("change", [freeze_all_again, unfreeze_all], ids=["freeze_to", "unfreeze"])
+def test_restart_where_all_trains_already_updates_the_new_state(change):
+    model, _ = compiled()
+    fit(model)
+    change(model)
+    fit(model)
+    momenta = oracles.all_values(model.optimizer.inner_optimizer.momentums)
+    assert all(momentum.any() for momentum in momenta), "the step that was traced before goes on with the old ones"
+
+
+def test_lora_trains_after_freezing_as_before():
+    model, groups = compiled()
+    middle = model.get_layer("backbone").get_layer("middle")
+    middle.enable_lora(2)
+    groups = split(model)
+    model.compile(kadence.DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [1.0] * 3), "mse", jit_compile=JIT)
+    before = [v.path for v in model.trainable_variables]
+    freeze_to(model, -1)
+    unfreeze(model, batch_norm="train")
+    assert [v.path for v in model.trainable_variables] == before
+    kernel = oracles.values(middle._kernel)
+    fit(model)
+    assert tiny.same(oracles.values(middle._kernel), kernel)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="strategies are TensorFlow's")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_a_strategy_goes_on_in_it(kind):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model, groups = compiled(kind)
+    fit(model)
+    before = weights(groups)
+    freeze_to(model, -1, groups)
+    fit(model)
+    assert still(before, groups) == ["group_1", "group_2"]
+    unfreeze(model, groups=groups)
+    fit(model, 3, callbacks=[kadence.GradualUnfreeze(groups)])
+    slots = [v for v in model.optimizer.variables if v.path.endswith("momentum")]
+    assert slots
+    assert all(slot.value.distribute_strategy is strategy for slot in slots)
+
+
+@keras.saving.register_keras_serializable("kadence_tests")
+class Numbered(keras.layers.Layer):
+    """Its sublayers have names that Keras numbers anew."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [keras.layers.Dense(3) for _ in range(2)]
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build((None, 3))
+
+    def call(self, x):
+        return self.parts[1](self.parts[0](x))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["its own groups", "new groups"])
+@pytest.mark.parametrize("old", [False, True], ids=["file", "older file"])
+def test_a_loaded_model_with_layers_of_other_names_is_frozen_and_unfrozen(old, given, tmp_path):
+    inputs = keras.Input((3,), name="in")
+    x = keras.layers.BatchNormalization(name="norm")(Numbered(name="r1")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(Numbered(name="r2")(x)))
+    groups = kadence.group_by(model, {"outer": ["r1*", "head"], "inner": "*"})
+    optimizer = kadence.DiscriminativeOptimizer(keras.optimizers.SGD(0.1), groups, [1.0, 1.0])
+    model.compile(optimizer, "mse", jit_compile=JIT)
+    fit(model)
+    if old:
+        config = groups.get_config()
+        entries = [entry[:3] for entry in config["variables"]]
+        groups.get_config = lambda variables=None: {"groups": config["groups"], "variables": entries}
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("r1").parts[0].name != model.get_layer("r1").parts[0].name
+    again = kadence.group_by(loaded, {"outer": ["r1*", "head"], "inner": "*"})
+    freeze_to(loaded, -1, again if given else None)
+    assert [v.path.split("/")[0] for v in loaded.trainable_variables] == ["norm"] * 2 + ["r2"] * 4
+    unfreeze(loaded, groups=again if given else None, batch_norm="train")
+    fit(loaded)
+    found = groups_of(loaded, None)
+    assert [[w.path for w in group.weights] for group in found] == [[w.path for w in group.weights] for group in again]
 
 
 def test_a_frozen_model_is_saved_loaded_unfrozen_and_goes_on(tmp_path):

@@ -624,7 +624,31 @@ def test_bind_of_saved_groups_refuses_another_model(other, complaint):
     loaded = through_json(split(model, "b"), model.trainable_variables)
     text = message(ValueError, lambda: loaded.bind(other.trainable_variables))
     assert complaint in text
-    assert text.endswith("The model is not the one that was saved: make new groups, for example with `kadence.split`.")
+    assert "The model is not the one that was saved: make new groups, for example with `kadence.split`." in text
+
+
+@keras.saving.register_keras_serializable(package="kadence_tests")
+class Nameless(layers.Layer):
+    """Its weights have names that Keras numbers anew in each process."""
+
+    def build(self, shape):
+        self.first = self.add_weight(shape=(2,))
+        self.second = self.add_weight(shape=(2, 2))
+
+    def call(self, x):
+        return keras.ops.matmul(x + self.first, self.second)
+
+
+def test_weights_without_a_name_are_known_by_their_shape():
+    def build():
+        return keras.Sequential([keras.Input((2,)), Nameless(name="a"), models.dense("b")])
+
+    model, again = build(), build()
+    assert model.weights[0].name != again.weights[0].name
+    loaded = through_json(split(model, "b"), model.trainable_variables)
+    assert [len(group.weights) for group in loaded.bind(again.trainable_variables)] == [2, 2]
+    swapped = [again.weights[1], again.weights[0], *again.weights[2:]]
+    assert "at position 0" in message(ValueError, lambda: loaded.bind(swapped))
 
 
 def test_bind_refuses_a_variable_that_two_groups_hold():

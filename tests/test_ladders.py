@@ -120,6 +120,11 @@ def test_text_that_is_no_record(text):
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"x": X[:0]}, "`x` must"),
         ({"x": (batch for batch in [(X, Y)]), "y": None}, "`x` must be data that can be gone through again"),
+        (
+            {"validation_data": (batch for batch in [(X, Y)])},
+            "`validation_data` must be held-out data that can be gone through again",
+        ),
+        ({"validation_data": iter([(X, Y)])}, "`validation_data` must be held-out data that can be gone through again"),
     ],
 )
 def test_bad_values(changes, message):
@@ -138,6 +143,8 @@ def test_bad_types():
     for rate in NOT_FINITE:
         with pytest.raises(ValueError, match="`rates` must"):
             kadence.lr_ladder_test(model, X, Y, **{**SETTINGS, "rates": [rate]}, ladders=LADDERS)
+    with pytest.raises(TypeError, match=r"`validation_data` must be held-out data.* Received: validation_data=None"):
+        kadence.lr_ladder_test(model, X, Y, **{**SETTINGS, "validation_data": None})
     with pytest.raises(TypeError, match="`ladders` must"):
         kadence.lr_ladder_test(model, X, Y, **SETTINGS, ladders=[1.0, 2.0])
     with pytest.raises(TypeError, match=r"`model` must be a keras\.Model"):

@@ -1,5 +1,7 @@
 """The updates against oracles that know nothing of Kadence: NumPy in float64, and plain Keras optimizers per group."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,57 @@ def test_variables_can_be_excluded_from_weight_decay(excluder):
     for layer, factor in {"low": 1 - 0.005, "middle": 1 - 0.05, "head": 1.0}.items():
         np.testing.assert_allclose(after[layer][0], before[layer][0] * factor, 1e-6)
         np.testing.assert_array_equal(after[layer][1], before[layer][1])
+
+
+@pytest.mark.parametrize("excluder", ["inner", "outer", "built"])
+def test_exclusions_by_variable_and_by_name_add_up(excluder):
+    """Keras forgets the ones when it is told the others."""
+    model = chain()
+    inner = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    optimizer = DiscriminativeOptimizer(inner, three_groups(model), [1.0, 1.0, 1.0], no_weight_decay=["bias", "b.a"])
+    chosen = inner if excluder == "inner" else optimizer
+    if excluder == "built":
+        optimizer.build(model.trainable_variables)
+    chosen.exclude_from_weight_decay(var_list=[model.get_layer("head").kernel], var_names=["nothing", "bi"])
+    optimizer.build(model.trainable_variables)
+    for _ in range(3):  # each of which builds it again
+        kadence.rebuild_optimizer(optimizer, model.get_layer("head").weights)
+        kadence.rebuild_optimizer(optimizer, model.trainable_variables)
+    before = by_layer(model)
+    optimizer.apply([ops.zeros(v.shape) for v in model.trainable_variables])
+    after = by_layer(model)
+    for layer, factor in {"low": 0.95, "middle": 0.95, "head": 1.0}.items():
+        np.testing.assert_allclose(after[layer][0], before[layer][0] * factor, 1e-6)
+        np.testing.assert_array_equal(after[layer][1], before[layer][1])
+    assert inner._exclude_from_weight_decay_pattern.pattern == r"bias|b\.a|bi|nothing" or (
+        inner._exclude_from_weight_decay_pattern.pattern == r"bias|b\.a|nothing|bi"
+    )
+
+
+@pytest.mark.parametrize("decays", [(None, 0.5), (0.5, None), (None, None)], ids=str)
+def test_each_decay_of_muon_counts_by_itself(decays):
+    matrix, adams = decays
+    model = chain()
+    if "adam_weight_decay" not in inspect.signature(keras.optimizers.Muon).parameters:
+        pytest.skip("not in this Keras")
+    inner = keras.optimizers.Muon(0.1, weight_decay=matrix, adam_weight_decay=adams)
+    optimizer = DiscriminativeOptimizer(inner, three_groups(model), [0.5, 1.0, 1.0])
+    before = by_layer(model)
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([ops.zeros(v.shape) for v in model.trainable_variables])
+    after = by_layer(model)
+    for layer, rate in {"low": 0.05, "middle": 0.1, "head": 0.1}.items():
+        for i, decay in enumerate((matrix, adams)):
+            np.testing.assert_allclose(after[layer][i], before[layer][i] * (1 - rate * (decay or 0.0)), 1e-5, 1e-7)
+
+
+def test_apply_gradients_gives_the_number_of_updates():
+    model = chain()
+    optimizer = DiscriminativeOptimizer(keras.optimizers.SGD(0.1), three_groups(model), [1.0, 1.0, 1.0])
+    for step in (1, 2):
+        gradients = [ops.zeros(v.shape) for v in model.trainable_variables]
+        count = optimizer.apply_gradients(list(zip(gradients, model.trainable_variables, strict=True)))
+        assert int(values(count)) == step
 
 
 def test_the_global_norm_is_taken_over_all_groups():
@@ -340,7 +393,7 @@ def test_a_scheduled_momentum_is_that_of_the_formula():
 
 def hyperparameters(optimizer):
     """Those of an optimizer that can be scheduled."""
-    left_out = ("learning_rate", "loss_scale_factor", "ema_momentum")
+    left_out = ("learning_rate", "loss_scale_factor", "ema_momentum", "initial_accumulator_value")
     found = {name: value for name, value in optimizer.get_config().items() if isinstance(value, float) and value > 0}
     return {name: value for name, value in found.items() if name not in left_out}
 

@@ -99,9 +99,35 @@ def test_peak_rates_need_a_peak_above_0():
         (lambda: keras.optimizers.Adam(0.1), {"beta_1": 0.5}, TypeError, "'beta_1' is not a kadence.Schedule"),
         (lambda: keras.optimizers.Adam(0.1), [0.5], TypeError, "`schedules` must map hyperparameters"),
         (lambda: keras.optimizers.Adam(0.1), {"learning_rate": kadence.Constant(1.0)}, ValueError, "`schedules` must"),
+        # Read when the optimizer is built, and never again.
+        *(
+            (cls, {"initial_accumulator_value": kadence.Constant(0.1)}, ValueError, "`schedules` must")
+            for cls in (keras.optimizers.Adagrad, keras.optimizers.Ftrl)
+        ),
     ],
 )
 def test_bad_hyperparameter_schedules(inner, schedules, error, message):
     model = chain()
     with pytest.raises(error, match=message):
         DiscriminativeOptimizer(inner(), three_groups(model), [1, 1, 1], schedules=schedules)
+
+
+@pytest.mark.parametrize("names", [[""], ["bias", ""]])
+def test_an_empty_name_would_be_every_name(names):
+    model = chain()
+    with pytest.raises(ValueError, match=r"`no_weight_decay` must be a sequence of names.*Every name contains ''"):
+        DiscriminativeOptimizer(keras.optimizers.AdamW(0.1), three_groups(model), [1, 1, 1], no_weight_decay=names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"no_weight_decay": ["bias"]}, "no_weight_decay"), ({"weight_decay_multipliers": [0, 1, 1]}, "weight_decay_m")],
+)
+def test_what_is_said_of_weight_decay_needs_one(arguments, name):
+    model = chain()
+    with pytest.raises(ValueError, match=f"`{name}.* must come with an optimizer that has weight decay.*Give Adam a"):
+        DiscriminativeOptimizer(keras.optimizers.Adam(0.1), three_groups(model), [1, 1, 1], **arguments)
+    for inner in (keras.optimizers.Adam(0.1, weight_decay=0.0), keras.optimizers.AdamW(0.1)):
+        DiscriminativeOptimizer(inner, three_groups(model), [1, 1, 1], **arguments)
+    inner = keras.optimizers.Adam(0.1)
+    DiscriminativeOptimizer(inner, three_groups(model), [1, 1, 1], weight_decay_multipliers=[1, 1, 1])

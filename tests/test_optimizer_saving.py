@@ -307,6 +307,159 @@ def test_a_group_that_the_file_does_not_have(saved, tmp_path):
         keras.saving.load_model(file)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Rebuilt(keras.layers.Layer):
+    """Keras makes its sublayers anew, with numbers of its own in their names, and all of them trainable."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(3,), initializer="ones")
+        for part in self.parts:
+            part.build((None, 3))
+
+    def call(self, x, training=None):
+        first, norm, second = self.parts
+        return second(norm(first(x), training=training)) * self.scale
+
+
+def rebuilt():
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(3, name="middle")(Rebuilt(name="low")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(Rebuilt(name="high")(x)))
+    optimizer = DiscriminativeOptimizer(
+        keras.optimizers.Adam(SCHEDULE), kadence.split(model, ["middle", "high", "head"]), [0.1, 0.5, 1.0, 1.0]
+    )
+    compile_it(model, optimizer)
+    return randomize(model)
+
+
+def freeze_low(model):
+    model.get_layer("low").trainable = False
+
+
+def freeze_the_ends(model):
+    """Of "middle" Keras keeps the flag, of what is in "low" and "high" not."""
+    for name in ("low", "middle", "high"):
+        model.get_layer(name).trainable = False
+    model.get_layer("high").parts[2].trainable = True
+
+
+THAWED = {
+    "all but the head": (lambda model: kadence.freeze_to(model, -1), 12),
+    "only BatchNorm": (kadence.freeze_batch_norm, 4),
+    "one layer": (freeze_low, 6),
+    "parts": (freeze_the_ends, 10),
+}
+
+
+@pytest.mark.parametrize("name", THAWED)
+def test_what_keras_loads_trainable_is_frozen_as_it_was_and_goes_on(name, tmp_path):
+    freeze, count = THAWED[name]
+    model = rebuilt()
+    freeze(model)
+    train(model)
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match=f"^{count} variables were frozen when the model was saved"):
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [weight.trainable for weight in again.weights] == [weight.trainable for weight in model.weights]
+    assert_same(state(again), state(model))
+    assert [len(group.variables) for group in again.optimizer.groups] == [
+        len(group.variables) for group in model.optimizer.groups
+    ]
+    # The warning says it: the flags of layers are lost, and with them what BatchNormalization does.
+    kadence.freeze_batch_norm(again)
+    if name == "one layer":
+        again.get_layer("high").parts[1].trainable = True
+    train(model)
+    train(again)
+    assert_same(state(again), state(model))
+    again.save(tmp_path / "again.keras")
+    with pytest.warns(UserWarning, match="variables were frozen"):
+        third = keras.saving.load_model(tmp_path / "again.keras")
+    assert_same(state(third), state(model))
+    if name != "parts":  # Keras loads "high" frozen, and a wholly frozen layer trains with all its weights
+        for one in (model, third):
+            kadence.unfreeze(one)
+        owners = [owners_of(one) for one in (model, third)]
+        assert owners[0] == owners[1]
+
+
+def owners_of(model):
+    """Of each weight of a model, the group, and whether it trains."""
+    groups = [{id(weight) for weight in group.weights} for group in kadence.freezing.groups_of(model, None)]
+    return [([id(weight) in ids for ids in groups].index(True), weight.trainable) for weight in model.weights]
+
+
+def test_what_was_frozen_again_can_be_unfrozen(tmp_path):
+    inputs = keras.Input((2, 3))
+    x = keras.layers.Flatten()(keras.layers.MultiHeadAttention(1, 2, name="low")(inputs, inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+    compile_it(*two_rates(model, "head", keras.optimizers.Adam(0.1)))
+    kadence.freeze_to(model, -1)
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="^8 variables were frozen"):
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    kadence.unfreeze(again)
+    assert len(again.trainable_variables) == len(again.optimizer._trainable_variables) == 10
+
+
+def test_a_clone_is_frozen_as_the_model():
+    model = rebuilt()
+    kadence.freeze_to(model, -1)
+    train(model)
+    with pytest.warns(UserWarning, match="^12 variables were frozen"):
+        clone = keras.models.clone_model(model)
+    assert [weight.trainable for weight in clone.weights] == [weight.trainable for weight in model.weights]
+
+
+def as_before(groups):
+    """What files held before they had frozen weights and paths."""
+    del groups["frozen"]
+    groups["variables"] = [entry[:3] for entry in groups["variables"]]
+
+
+def test_a_file_of_before(saved, tmp_path):
+    for name in ("functional", "frozen"):
+        model = keras.saving.load_model(crafted(saved[0] / f"{name}.keras", tmp_path, as_before))
+        assert_same(state(model), state(keras.saving.load_model(saved[0] / f"{name}.keras")))
+    model = rebuilt()
+    kadence.freeze_to(model, -1)
+    model.save(tmp_path / "thawed.keras")
+    file = crafted(tmp_path / "thawed.keras", tmp_path, as_before)
+    with pytest.raises(ValueError, match=r"load it with `compile=False`, then `kadence.freeze_to`, then compile it"):
+        keras.saving.load_model(file)
+    again = keras.saving.load_model(file, compile=False)
+    groups = kadence.split(again, ["middle", "high", "head"])
+    kadence.freeze_to(again, -1, groups)
+    compile_it(again, DiscriminativeOptimizer(keras.optimizers.Adam(SCHEDULE), groups, [0.1, 0.5, 1.0, 1.0]))
+    train(again)
+
+
+def test_weights_of_equal_shape_that_cannot_be_told_apart_are_an_error(tmp_path):
+    """Which of two parts lost its flag, where the file of another code gives all of them other names."""
+    model = rebuilt()
+    kadence.freeze_to(model, -1)
+    model.save(tmp_path / "model.keras")
+
+    def rename(groups):
+        for entry in [*groups["variables"], *groups["frozen"]]:
+            entry[-1] = "other"
+
+    with pytest.raises(ValueError, match="as many trainable variables as in the saved groups, 2"):
+        keras.saving.load_model(crafted(tmp_path / "model.keras", tmp_path, rename))
+
+
+def test_factors_on_a_decay_that_is_not_there_do_not_make_an_older_file_unreadable():
+    optimizer = DiscriminativeOptimizer(keras.optimizers.Adam(0.1), three_groups(chain()), [1.0, 1.0, 1.0])
+    config = {**optimizer.get_config(), "weight_decay_multipliers": [0.0, 1.0, 1.0], "no_weight_decay": ["bias"]}
+    again = DiscriminativeOptimizer.from_config(config)
+    assert again.get_config()["no_weight_decay"] == []
+
+
 def test_groups_that_alternate_survive_without_training(tmp_path):
     """Not fitted, the optimizer does not know the order of the model's variables yet."""
     model = chain()

@@ -51,10 +51,17 @@ def test_epochs_may_be_left_out_but_not_be_nonsense():
         assert_rejects(with_value("epochs"), "epochs", value, ValueError)
 
 
-def test_find_rates_is_a_switch():
-    assert FineTuneSettings(photos="photos").find_rates is False
-    for value in (None, 1, "find"):
-        assert_rejects(with_value("find_rates"), "find_rates", value, TypeError)
+@pytest.mark.parametrize("name", ["find_rates", "augment", "strict"])
+def test_switches_are_checked(name):
+    for value in (None, 1, "no"):
+        assert_rejects(with_value(name), name, value, TypeError)
+
+
+@pytest.mark.parametrize("name", ["rates", "split"])
+def test_what_is_a_sequence_is_checked(name):
+    for value in (1e-3, "head", {"head": 1e-3}, 3):
+        assert_rejects(with_value(name), name, value, TypeError)
+    assert_rejects(with_value("split"), "split", ("head", 3), TypeError)
 
 
 @pytest.mark.parametrize("name", ["optimizer", "schedule", "batch_norm"])

@@ -116,6 +116,12 @@ def test_restart_begins_at_step_0_without_moments():
     assert not any(oracles.values(slot).any() for slot in [*inner._momentums, *inner._velocities])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", None, keras.optimizers.Adam])
+def test_it_takes_an_optimizer(optimizer):
+    with pytest.raises(TypeError, match=r"`optimizer` must be a keras\.optimizers\.Optimizer\. Received: optimizer="):
+        rebuild_optimizer(optimizer, [])
+
+
 def test_one_that_is_not_built_stays_so():
     optimizer = keras.optimizers.Adam()
     rebuild_optimizer(optimizer, oracles.branches().trainable_variables)

@@ -1,5 +1,8 @@
 """The pieces of the update; what they do together is in test_optimizer*.py."""
 
+import contextlib
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from kadence._updates import (
     as_array,
     as_number,
     assign_array,
+    strategy_scope,
     ungrouped_config,
     update_by_group,
 )
@@ -74,3 +78,13 @@ def test_hyperparameters_are_put_back_after_an_error():
         fail()
     assert seen[0] is not None
     assert optimizer.momentum == 0.9
+
+
+def test_the_scope_is_that_of_a_strategy_if_there_is_one():
+    entered = []
+    scope = contextlib.contextmanager(lambda: (yield entered.append(True)))
+    for owner in (None, object(), types.SimpleNamespace(distribute_strategy=None)):
+        with strategy_scope(owner):
+            assert not entered
+    with strategy_scope(types.SimpleNamespace(distribute_strategy=types.SimpleNamespace(scope=scope))):
+        assert entered

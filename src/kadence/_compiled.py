@@ -1,6 +1,5 @@
 """What a user compiled a model with, to compile it, or a part of it, again with another optimizer."""
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from kadence import _checks
 from kadence._sweep import layers_of, remade
-from kadence._updates import innermost
+from kadence._updates import exclude_names, innermost
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
@@ -41,8 +40,7 @@ class Compiled:
         settings = None if grouped is None else grouped.inner_optimizer._group_settings
         self._decay = None if settings is None else settings.decay_multipliers
         self._no_decay = [] if grouped is None else list(grouped._no_weight_decay)
-        if self._no_decay:
-            self.optimizer.exclude_from_weight_decay(var_names=[re.escape(name) for name in self._no_decay])
+        exclude_names(self.optimizer, self._no_decay)
         loss, metrics = (vars(model).get(f"_compile_{name}") for name in ("loss", "metrics"))
         self._arguments: dict[str, Any] = {
             "loss": getattr(loss, "_user_loss", None),

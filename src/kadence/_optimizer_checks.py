@@ -10,6 +10,9 @@ from kadence._updates import UpdatesByGroup
 from kadence.groups import LayerGroups
 from kadence.schedules import Schedule
 
+#: What is set otherwise, or read when the optimizer is built only.
+_NOT_SCHEDULED = ("learning_rate", "loss_scale_factor", "ema_momentum", "initial_accumulator_value")
+
 
 def check_inner(optimizer: Any) -> None:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -84,7 +87,7 @@ def check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
     known = [
         name
         for name, value in optimizer.get_config().items()
-        if isinstance(value, float) and name not in ("learning_rate", "loss_scale_factor", "ema_momentum")
+        if isinstance(value, float) and name not in _NOT_SCHEDULED
     ]
     for name, schedule in schedules.items():
         if not isinstance(schedule, Schedule):
@@ -110,4 +113,19 @@ def check_names(names: Any) -> list[str]:
     items = _checks.sequence("no_weight_decay", names, rule, minimum_length=0)
     if not all(isinstance(item, str) for item in items):
         raise TypeError(_checks.sentence("no_weight_decay", rule, names))
+    if "" in items:
+        raise ValueError(_checks.sentence("no_weight_decay", rule, names, "Every name contains ''."))
     return items
+
+
+def has_decay(optimizer: Any) -> bool:
+    return any(getattr(optimizer, name, None) is not None for name in ("weight_decay", "adam_weight_decay"))
+
+
+def check_decays(factors: Sequence[float], names: Sequence[str], optimizer: Any) -> None:
+    """Raise if something is said of weight decay to an optimizer that has none."""
+    if has_decay(optimizer) or (not names and all(factor == 1.0 for factor in factors)):
+        return
+    name, value = ("no_weight_decay", list(names)) if names else ("weight_decay_multipliers", list(factors))
+    remedy = f"Give {type(optimizer).__name__} a `weight_decay`."
+    raise ValueError(_checks.sentence(name, "come with an optimizer that has weight decay", value, remedy))

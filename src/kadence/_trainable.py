@@ -4,6 +4,9 @@ from typing import Any
 
 from kadence._walk import Unit
 
+#: Attribute of a layer: which of its variables, by index, were off while it trained.
+_KEPT_OFF = "_kadence_kept_off"
+
 
 class Flags:
     """Which layers and variables of a model are trainable.
@@ -32,15 +35,24 @@ class Flags:
 def set_unit(unit: Unit, trainable: bool) -> None:
     """Set the layer itself, not its sublayers: they may be in another group. And of its weights, those that can train.
 
+    What is off while the layer trains stays off when it is frozen and trains again, as does the kernel beneath LoRA.
+
     Args:
         unit: The layer with its weights.
         trainable: What to set.
     """
-    own = {id(variable) for variable in unit.layer._trainable_variables}
-    unit.layer._trainable = trainable
+    layer = unit.layer
+    variables = list(layer._trainable_variables)
+    if not trainable and layer._trainable and any(variable.trainable for variable in variables):
+        setattr(layer, _KEPT_OFF, frozenset(i for i, variable in enumerate(variables) if not variable.trainable))
+    kept_off = {id(variables[i]) for i in getattr(layer, _KEPT_OFF, ())}
+    if getattr(layer, "lora_enabled", False):
+        kept_off |= {id(getattr(layer, name, None)) for name in ("_kernel", "_embeddings")}
+    own = {id(variable) for variable in variables}
+    layer._trainable = trainable
     for weight in unit.weights:
         if id(weight) in own:
-            weight.trainable = trainable
+            weight.trainable = trainable and id(weight) not in kept_off
 
 
 def follow_sublayers(layer: Any) -> None:

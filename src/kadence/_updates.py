@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,19 @@ def assign_array(variable: Any, array: np.ndarray) -> None:
         array: Array of its shape.
     """
     variable.assign(keras.ops.copy(keras.ops.convert_to_tensor(array, variable.dtype)))
+
+
+def strategy_scope(owner: Any) -> contextlib.AbstractContextManager[Any]:
+    """Where variables are made: on TensorFlow, in the strategy of a model or of another variable.
+
+    Args:
+        owner: Model, or what a variable holds.
+
+    Returns:
+        Context manager.
+    """
+    strategy = getattr(owner, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def innermost(optimizer: Any) -> Any:
@@ -161,8 +175,6 @@ class UpdatesByGroup(_MixinBase):
         return super()._clip_gradients(grads)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        if self.weight_decay is None:
-            return
         try:
             for group, (members,) in self._by_group([v for v in variables if self._use_weight_decay(v)]):
                 self._group_now = group
@@ -242,6 +254,25 @@ def update_by_group(optimizer: Any, settings: GroupSettings) -> None:
     """
     optimizer._group_settings = settings
     optimizer.__class__ = _grouped_class(type(optimizer))
+
+
+def exclude_names(optimizer: Any, names: Sequence[str]) -> None:
+    """Exclude variables by parts of their names from weight decay, beside what is excluded already.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`.
+        names: Parts of names.
+    """
+    if not names:
+        return
+    pattern = "|".join(map(re.escape, names))
+    others = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    variables = getattr(optimizer, "_exclude_from_weight_decay", set())
+    if others is not None:
+        known = f"{others.pattern}|".startswith(f"{pattern}|")
+        pattern = others.pattern if known else f"{pattern}|{others.pattern}"
+    optimizer.exclude_from_weight_decay(var_names=[pattern])  # which forgets the others, and the variables
+    optimizer._exclude_from_weight_decay = variables
 
 
 def ungrouped_config(optimizer: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def recompute_batch_norm(model: keras.Model, batches: Iterable[Any], *, include_
 
     Raises:
         TypeError: If `model` is not a `keras.Model`, or `batches` is not an iterable of batches.
-        ValueError: If `batches` is empty.
+        ValueError: If `batches` is empty, or a layer to compute has `renorm=True`.
 
     Source:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima, section 3.2, arXiv:1803.05407.
@@ -111,10 +111,14 @@ def recompute_layers(
 
     Raises:
         TypeError: If `batches` is not an iterable of batches.
-        ValueError: If `batches` is empty.
+        ValueError: If `batches` is empty, or one of `layers` has `renorm=True`.
     """
     if not layers:
         return 0
+    if renormed := [layer.name for layer in layers if getattr(layer, "renorm", False)]:
+        rule = "hold no BatchNormalization layer with `renorm=True`, which normalises with other statistics in training"
+        remedy = "Freeze it to leave it as it is."
+        raise ValueError(_checks.sentence("model", rule, renormed, remedy))
     found, seen = batches_of("batches", batches), 0
     with _old_statistics_on_error(layers), contextlib.ExitStack() as stack:
         reached = [stack.enter_context(_collecting(layer)) for layer in layers]

@@ -21,7 +21,7 @@ class FeatureBatches(keras.utils.PyDataset):
     Args:
         features: Array of shape (n, ...).
         y: Targets, or None.
-        sample_weight: Weight of each sample, or None.
+        sample_weight: Weight of each sample, or None. Without targets, Keras takes it on JAX and PyTorch alone.
         batch_size: Samples in a batch. Integer >= 1.
         shuffle: Whether every epoch has a random order.
         seed: Seed of the orders. Integer >= 0.
@@ -68,8 +68,13 @@ class FeatureBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         parts = [self.features, self.y, self.sample_weight]
-        rows = [keras.tree.map_structure(lambda a: np.asarray(a[chosen]), part) for part in parts if part is not None]
-        return tuple(rows)
+        while parts[-1] is None:
+            parts.pop()
+        return tuple(None if part is None else _rows(part, chosen) for part in parts)
+
+
+def _rows(part: Any, chosen: np.ndarray) -> Any:
+    return keras.tree.map_structure(lambda a: np.asarray(a[chosen]), part)
 
 
 class CachedFeatures:

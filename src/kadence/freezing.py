@@ -27,8 +27,9 @@ def freeze_to(
 
     Frozen groups cost no backward pass, and nothing moves in them: no weight decay, no momentum, and no
     BatchNormalization statistics, as a frozen BatchNormalization layer runs in inference mode. (Their dropout still
-    drops, as Keras does.) A group that trains already stays as it is; one that is wholly frozen is unfrozen with all
-    its weights.
+    drops, and a SpectralNormalization still normalises its kernel in `fit`, as Keras does.) A group that trains already
+    stays as it is; one that is wholly frozen is unfrozen with all its weights, but for those that were off while others
+    of their layer trained, and the kernels beneath LoRA.
 
     A model that is compiled goes on: its optimizer is built anew for the weights that train now, those that stay keep
     their state, see `rebuild_optimizer`. The step is compiled once more. It works between two `fit`, and in a callback
@@ -147,12 +148,16 @@ def groups_of(model: Any, groups: LayerGroups | None) -> LayerGroups:
     return complete(groups, layers)
 
 
-def complete(groups: LayerGroups, layers: Layers) -> LayerGroups:
-    """The same groups with all weights of their layers; those from a file know only what trained when it was saved.
+def complete(groups: LayerGroups, layers: Layers, whole: LayerGroups | None = None) -> LayerGroups:
+    """The same groups with all weights of their layers; those from a file know only what trains in the model.
+
+    A layer belongs where a weight of it does. Of the others the file says the place of each weight in the model, or an
+    older one their addresses, which do not hold for names that Keras numbers anew.
 
     Args:
         groups: The groups.
         layers: The layers of the model.
+        whole: Groups with all weights, to ask for the rest where they have the same names.
 
     Returns:
         `LayerGroups`.
@@ -161,22 +166,39 @@ def complete(groups: LayerGroups, layers: Layers) -> LayerGroups:
         ValueError: If a layer with weights is in no group, or the groups cannot tell two layers of one address apart.
     """
     weighted = [unit for unit in layers.units if unit.weights]
-    known = {id(weight) for group in groups for weight in group.weights}
-    if all(id(weight) in known for unit in weighted for weight in unit.weights):
+    weights = [weight for unit in weighted for weight in unit.weights]
+    known = _positions(groups)
+    if all(id(weight) in known for weight in weights):
         return groups
-    owners = [(address, position) for position, group in enumerate(groups) for address in group.layers]
+    saved = groups._bound
+    if len(saved) == len(weights) and all(entry.fits(w) for (entry, _), w in zip(saved, weights, strict=True)):
+        known = {id(w): entry.group for (entry, _), w in zip(saved, weights, strict=True)} | known
+    if whole is not None and whole.names == groups.names:
+        known = _positions(whole) | known
+    owners = {(address, position) for position, group in enumerate(groups) for address in group.layers}
     owner = dict(owners)
-    strangers = [unit.address for unit in weighted if unit.address not in owner]
-    if strangers or len(owner) < len(set(owners)):
-        rule = "be the groups of this model, with every layer that has weights"
-        named = f"In no group: {', '.join(strangers[:5])}." if strangers else ""
-        raise ValueError(_checks.sentence("groups", rule, groups, f"{named} Make them from this model.".strip()))
+    ambiguous = len(owner) < len(owners)
     members: list[list[keras.Variable]] = [[] for _ in groups]
+    strangers = []
     for unit in weighted:
-        members[owner[unit.address]].extend(unit.weights)
+        by_address = None if ambiguous else owner.get(unit.address)
+        place = next((known[id(w)] for w in unit.weights if id(w) in known), by_address)
+        if place is None:
+            strangers.append(unit.address)
+        else:
+            members[place].extend(unit.weights)
+    if strangers:
+        rule = "be the groups of this model, with every layer that has weights"
+        remedy = f"In no group: {', '.join(strangers[:5])}. Make them from this model."
+        raise ValueError(_checks.sentence("groups", rule, groups, remedy))
     found = LayerGroups([LayerGroup(g.name, g.layers, tuple(m)) for g, m in zip(groups, members, strict=True)])
-    found._order = tuple(weight for unit in weighted for weight in unit.weights)
+    found._order = tuple(weights)
     return found
+
+
+def _positions(groups: LayerGroups) -> dict[int, int]:
+    """Id of a weight -> index of its group."""
+    return {id(weight): position for position, group in enumerate(groups) for weight in group.weights}
 
 
 def _discriminative(optimizer: Any) -> DiscriminativeOptimizer | None:
@@ -220,7 +242,7 @@ def _change(
         model.jax_state_sync()  # within `fit`, JAX holds the state elsewhere
     trains = _trainable(model, groups)
     flags = Flags(model)
-    group_of = {id(weight): position for position, group in enumerate(groups) for weight in group.weights}
+    group_of = _positions(groups)
     addresses = {address: position for position, group in enumerate(groups) for address in group.layers}
     for unit in Layers(model).units:
         position = group_of[id(unit.weights[0])] if unit.weights else addresses.get(unit.address)
@@ -231,13 +253,13 @@ def _change(
     for layer in reversed(model._flatten_layers()):
         follow_sublayers(layer)
     try:
-        _follow_flags(model, flags, restart)
+        _follow_flags(model, groups, flags, restart)
     except BaseException:
         flags.put_back()
         raise
 
 
-def _follow_flags(model: Any, flags: Flags, restart: bool) -> None:
+def _follow_flags(model: Any, groups: LayerGroups, flags: Flags, restart: bool) -> None:
     """Build the optimizer for what trains now, and let Keras compile its functions anew."""
     if not model.trainable_variables:
         raise ValueError(_checks.sentence("group", "leave something to train; nothing is", model.name))
@@ -246,9 +268,9 @@ def _follow_flags(model: Any, flags: Flags, restart: bool) -> None:
     if optimizer is not None and (changed or restart):
         grouped = _discriminative(optimizer)
         if grouped is not None and grouped.built:
-            grouped._groups = complete(grouped._groups, Layers(model))
+            grouped._groups = complete(grouped._groups, Layers(model), groups)
         rebuild_optimizer(optimizer, model.trainable_variables, restart)
-    if changed and model.compiled:
+    if (changed or restart) and model.compiled:
         state = getattr(model, "_compiled_trainable_state", {})  # from Keras 3.15 on
         state.update({layer: layer.trainable for layer in state})
         made = model.train_function is not None

@@ -3,14 +3,18 @@
 import fnmatch
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import keras
 
 from kadence import _checks
 from kadence._walk import Layers, Unit
+
+#: What Keras calls a variable without a name, numbered anew in each process: "variable", "jax_variable_2".
+_NAMELESS = re.compile(r"([a-z]+_)?variable(_\d+)?")
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,22 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class _Saved:
-    """What a file says of a trainable variable: its group, its name within its layer, its shape."""
+    """What a file says of a weight: its group, name within its layer, shape and path, and whether it trained."""
 
     group: int
     name: str
     shape: tuple[int, ...]
+    path: str = ""
+    trained: bool = True
 
     def __str__(self) -> str:
         return f"{self.name!r} of shape {self.shape}"
+
+    def fits(self, variable: keras.Variable) -> bool:
+        """Whether a variable can be the one that was saved."""
+        names = (self.name, variable.name)
+        alike = self.name == variable.name or any(_NAMELESS.fullmatch(name) for name in names)
+        return alike and self.shape == tuple(variable.shape)
 
 
 class LayerGroups(Sequence[LayerGroup]):
@@ -58,7 +70,12 @@ class LayerGroups(Sequence[LayerGroup]):
     def __init__(self, groups: Sequence[LayerGroup], rates: Sequence[float] | None = None):
         self._groups = tuple(groups)
         self._rates = None if rates is None else tuple(float(rate) for rate in rates)
+        #: What a file says of the weights; `bind` finds them.
         self._saved: tuple[_Saved, ...] | None = None
+        #: The same with the weights that `bind` found; what was frozen and still is it cannot find.
+        self._bound: tuple[tuple[_Saved, keras.Variable | None], ...] = ()
+        #: Weights that were frozen when they were saved, and are not now.
+        self._thawed: tuple[keras.Variable, ...] = ()
         #: All weights in the model's order, which need not be that of the groups.
         self._order: tuple[keras.Variable, ...] = tuple(weight for group in groups for weight in group.weights)
 
@@ -92,7 +109,7 @@ class LayerGroups(Sequence[LayerGroup]):
         if len(rates) != len(self):
             raise ValueError(_checks.sentence("rates", f"have one rate per group, {len(self)}", list(rates)))
         groups = LayerGroups(self._groups, rates)
-        groups._saved, groups._order = self._saved, self._order
+        groups._saved, groups._bound, groups._order = self._saved, self._bound, self._order
         return groups
 
     def bind(self, variables: Sequence[keras.Variable]) -> "LayerGroups":
@@ -105,7 +122,9 @@ class LayerGroups(Sequence[LayerGroup]):
             `LayerGroups` in which each of `variables` is in exactly one group.
 
         Raises:
-            ValueError: If a variable is in no group, or if the groups came from a file and do not fit `variables`.
+            ValueError: If a variable is in no group, or if the groups came from a file and do not fit `variables`. Of
+                those from a file, `variables` may be more than what trained then, as Keras does not save which layers
+                within layers are frozen.
         """
         if self._saved is not None:
             return self._bind_saved(self._saved, variables)
@@ -125,24 +144,33 @@ class LayerGroups(Sequence[LayerGroup]):
 
     def _bind_saved(self, saved: Sequence[_Saved], variables: Sequence[keras.Variable]) -> "LayerGroups":
         remedy = "The model is not the one that was saved: make new groups, for example with `kadence.split`."
-        if len(saved) != len(variables):
-            rule = f"be as many trainable variables as in the saved groups, {len(saved)}"
+        for entry in saved:
+            if not 0 <= entry.group < len(self):
+                rule = f"be the index of one of the {len(self)} saved groups"
+                raise ValueError(_checks.sentence("group", rule, entry.group, remedy))
+        trained = [entry for entry in saved if entry.trained]
+        entries = trained if len(trained) == len(variables) else _aligned(saved, variables)
+        if entries is None:
+            rule = f"be as many trainable variables as in the saved groups, {len(trained)}"
+            remedy += (
+                " Or layers within its layers were frozen, which Keras does not save: load it with `compile=False`,"
+                " then `kadence.freeze_to`, then compile it."
+            )
             raise ValueError(_checks.sentence("variables", rule, len(variables), remedy))
         members: list[list[keras.Variable]] = [[] for _ in self]
-        for position, (expected, variable) in enumerate(zip(saved, variables, strict=True)):
-            found = _Saved(expected.group, variable.name, tuple(variable.shape))
-            if found != expected:
+        for position, (expected, variable) in enumerate(zip(entries, variables, strict=True)):
+            if not expected.fits(variable):
                 rule = f"be {expected} at position {position}, as in the saved groups"
-                raise ValueError(_checks.sentence("variables", rule, str(found), remedy))
-            if not 0 <= expected.group < len(self):
-                rule = f"be the index of one of the {len(self)} saved groups"
-                raise ValueError(_checks.sentence("group", rule, expected.group, remedy))
+                received = str(_described(expected.group, variable))
+                raise ValueError(_checks.sentence("variables", rule, received, remedy))
             members[expected.group].append(variable)
         groups = LayerGroups(
             [LayerGroup(group.name, group.layers, tuple(taken)) for group, taken in zip(self, members, strict=True)],
             self._rates,
         )
-        groups._order = tuple(variables)
+        found = {id(entry): variable for entry, variable in zip(entries, variables, strict=True)}
+        groups._order, groups._bound = tuple(variables), tuple((entry, found.get(id(entry))) for entry in saved)
+        groups._thawed = tuple(v for entry, v in zip(entries, variables, strict=True) if not entry.trained)
         return groups
 
     def get_config(self, variables: Sequence[keras.Variable] | None = None) -> dict[str, Any]:
@@ -156,15 +184,20 @@ class LayerGroups(Sequence[LayerGroup]):
             Dict of JSON types.
         """
         saved = self._saved
+        if self._bound:
+            saved = tuple(e if w is None else replace(e, trained=bool(w.trainable)) for e, w in self._bound)
         if saved is None:
             group_of = {id(weight): index for index, group in enumerate(self) for weight in group.weights}
             trainable = [weight for weight in self._order if weight.trainable]
             if variables is None or {id(v) for v in variables} != {id(v) for v in trainable}:
                 variables = trainable
-            saved = [_Saved(group_of[id(v)], v.name, tuple(v.shape)) for v in variables]
+            in_order = iter(variables)
+            weights = [next(in_order) if weight.trainable else weight for weight in self._order]
+            saved = tuple(_described(group_of[id(w)], w) for w in weights)
         return {
             "groups": [{"name": group.name, "layers": list(group.layers)} for group in self],
-            "variables": [[entry.group, entry.name, list(entry.shape)] for entry in saved],
+            "variables": [_plain(entry) for entry in saved if entry.trained],
+            "frozen": [[place, *_plain(entry)] for place, entry in enumerate(saved) if not entry.trained],
         }
 
     @classmethod
@@ -178,7 +211,10 @@ class LayerGroups(Sequence[LayerGroup]):
             `LayerGroups`.
         """
         groups = cls([LayerGroup(str(entry["name"]), tuple(entry["layers"])) for entry in config["groups"]])
-        groups._saved = tuple(_Saved(int(group), name, tuple(shape)) for group, name, shape in config["variables"])
+        saved = [_saved(entry, trained=True) for entry in config["variables"]]
+        for place, *entry in config.get("frozen", []):
+            saved.insert(place, _saved(entry, trained=False))
+        groups._saved = tuple(saved)
         return groups
 
     def __str__(self) -> str:
@@ -362,6 +398,49 @@ def layer_decay(groups: LayerGroups, decay: float) -> list[float]:
     """
     decay = _checks.number("decay", decay, above=0.0, maximum=1.0)
     return [decay**distance for distance in reversed(range(len(groups)))]
+
+
+def _described(group: int, weight: keras.Variable) -> _Saved:
+    return _Saved(group, weight.name, tuple(weight.shape), weight.path, bool(weight.trainable))
+
+
+def _plain(entry: _Saved) -> list[Any]:
+    return [entry.group, entry.name, list(entry.shape), entry.path]
+
+
+def _saved(plain: Sequence[Any], trained: bool) -> _Saved:
+    """From what a file holds; an older one has no paths."""
+    group, name, shape, *path = plain
+    return _Saved(int(group), name, tuple(shape), *path, trained=trained)
+
+
+def _aligned(saved: Sequence[_Saved], variables: Sequence[keras.Variable]) -> list[_Saved] | None:
+    """Which saved weight each variable is, where by order, and paths if they hold, it can be in one way only."""
+    for path_of in (str, _unnumbered, _no_path):
+        found = _first_fits(saved, variables, path_of)
+        last = _first_fits(saved[::-1], variables[::-1], path_of)[::-1]
+        entries = [entry for entry, other in zip(found, last, strict=True) if entry is not None and entry is other]
+        kept = {id(entry) for entry in entries}
+        if len(entries) == len(variables) and all(id(entry) in kept for entry in saved if entry.trained):
+            return entries
+    return None
+
+
+def _first_fits(
+    saved: Sequence[_Saved], variables: Sequence[keras.Variable], path_of: Callable[[str], str]
+) -> list[_Saved | None]:
+    """Of each variable, the first saved weight that it fits, after that of the variable before."""
+    left = iter(saved)
+    return [next((e for e in left if e.fits(v) and path_of(e.path) == path_of(v.path)), None) for v in variables]
+
+
+def _unnumbered(path: str) -> str:
+    """A path without the numbers that Keras adds to names of its own making, anew in each process."""
+    return re.sub(r"_\d+(?=/|$)", "", path)
+
+
+def _no_path(path: str) -> str:
+    return ""
 
 
 def _matches(address: str, patterns: str | Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ def lr_ladder_test(
         model: Compiled model with a `DiscriminativeOptimizer`, which knows the groups; its rates play no part.
         x: Training data that can be gone through again, whatever `fit` takes.
         y: Targets, where `x` does not hold them.
-        validation_data: Held-out data as `fit` takes it; all of it is evaluated after each training.
+        validation_data: Held-out data as `fit` takes it, but no generator; all of it is evaluated after each training.
         rates: Base rates to try with each ladder: floats > 0, or name of the ladder -> its own.
         ladders: Name -> factor on the base rate of each group, floats >= 0, one of them > 0. None for "one rate",
             "gentle" (1/2.6 from a group to the one before) and "steep" (1/10).
@@ -175,7 +175,8 @@ def lr_ladder_test(
         `LadderTest`.
 
     Raises:
-        ValueError: If the model is not compiled with groups, there is no data, or an argument is out of range.
+        ValueError: If the model is not compiled with groups, there is no data, data can be gone through once only, or
+            an argument is out of range.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -201,6 +202,7 @@ def lr_ladder_test(
         _checks.integer("seed", seed, minimum=0, unit="a seed")
     check_not_empty(x)
     check_repeatable(x, n_sweeps=2)
+    _check_held_out(validation_data)
     rise = int(n_steps * _WARMUP)
     shape = warmup(Cosine(1.0, n_steps - rise), rise).sample(n_steps)
     data = {"x": x, "y": y, "batch_size": batch_size}
@@ -220,6 +222,15 @@ def lr_ladder_test(
                     losses.append(_held_out_loss(model, validation_data, batch_size) if finite else math.inf)
                 trials.append(LadderTrial(name, lr, tuple(losses)))
     return LadderTest(shapes, tuple(trials), start, n_steps, seed)
+
+
+def _check_held_out(data: Any) -> None:
+    rule = "be held-out data that can be gone through again, after each training"
+    if data is None:
+        raise TypeError(_checks.sentence("validation_data", rule, data))
+    if isinstance(data, Iterator):
+        remedy = "Give arrays, a dataset or a PyDataset."
+        raise ValueError(_checks.sentence("validation_data", rule, type(data).__name__, remedy))
 
 
 def _held_out_loss(model: Any, data: Any, batch_size: int | None) -> float:

@@ -14,8 +14,9 @@ def gradual_multipliers(
     """Rates that are 0 until a group's turn: gradual unfreezing without compiling again.
 
     For `DiscriminativeOptimizer(optimizer, groups, lr_multipliers=...)`. At rate 0 no weight of a group moves, by
-    weight decay or momentum neither. Unlike a frozen group it costs its backward pass, its moments gather from the
-    first step on, and its BatchNormalization statistics move unless the layers are frozen (`freeze_batch_norm`).
+    weight decay or momentum neither; not with Ftrl, which divides by the rate. Unlike a frozen group it costs its
+    backward pass, its moments gather from the first step on, and its BatchNormalization statistics move unless the
+    layers are frozen (`freeze_batch_norm`).
 
     Args:
         groups: The layer groups, from the input towards the head.

@@ -1,6 +1,6 @@
 """Layer groups and any Keras optimizer -> one optimizer with one learning rate per group."""
 
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +9,13 @@ import numpy as np
 
 from kadence import _checks
 from kadence._optimizer_checks import (
+    check_decays,
     check_inner,
     check_multipliers,
     check_names,
     check_rates,
     check_schedules,
+    has_decay,
     multipliers_of_rates,
     one_per_group,
 )
@@ -21,6 +23,7 @@ from kadence._updates import (
     GroupSettings,
     KerasSchedule,
     as_number,
+    exclude_names,
     ungrouped_config,
     update_by_group,
 )
@@ -36,7 +39,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
     There is one optimizer state, one `iterations`, one global clip norm, one gradient accumulator and one loss scale.
     `learning_rate` is the base rate with its Keras meaning: callbacks that read or set it work, and keep the ratios.
     Where the base rate is a schedule, setting it sets a factor on the schedule from there on, so that ReduceLROnPlateau
-    works beside a schedule.
+    works beside a schedule. Where the schedule is 0 at the end of an epoch, no factor can change that, and Keras's
+    callback does nothing, in silence: give such a schedule an `lr_min` > 0.
     A schedule is evaluated at `iterations`, the number of updates; micro-batches of gradient accumulation do not count.
     A model saved with it goes on training after `keras.saving.load_model`, once `kadence` is imported.
 
@@ -44,7 +48,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         optimizer: A new `keras.optimizers.Optimizer`, not yet built; it belongs to this one from here on. A
             `LossScaleOptimizer` goes around the `DiscriminativeOptimizer`, not inside.
         groups: `LayerGroups` of the model that will be compiled.
-        lr_multipliers: Factor on the base rate, one per group: floats >= 0, or `Schedule`s of the optimizer step.
+        lr_multipliers: Factor on the base rate, one per group: floats >= 0, or `Schedule`s of the optimizer step. Ftrl
+            divides by the rate: where that is 0 the weights become NaN.
         learning_rates: Instead of `lr_multipliers`, the peak rate of each group: floats >= 0, one of them > 0. The base
             rate becomes the largest, or stays the `lr_max` of the optimizer's `Schedule`.
         schedules: Name of a hyperparameter of the optimizer, such as "momentum", "beta_1" or "weight_decay" -> its
@@ -57,7 +62,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If both or neither of `lr_multipliers` and `learning_rates` are given, their number is not that of
-            the groups, a value is negative or not finite, or the optimizer is built already.
+            the groups, a value is negative or not finite, something is said of weight decay to an optimizer without,
+            or the optimizer is built already.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -108,6 +114,7 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             check_schedules(schedules or {}, optimizer),
         )
         names = check_names(no_weight_decay)
+        check_decays(settings.decay_multipliers, names, optimizer)
         super().__init__(learning_rate=1.0, name=name)
         self._no_weight_decay = tuple(names)
         # The base class's own rate, which nothing uses, is the factor on a schedule.
@@ -137,7 +144,7 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The base rate: a variable, or the schedule's rate at the current update; both can be assigned."""
+        """The base rate: a variable, or the schedule's rate at the current update; it can be set where not 0."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
@@ -206,9 +213,12 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             var_names: Parts of the names of variables to leave alone.
         """
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+        exclude_names(self.inner_optimizer, self._no_weight_decay)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the state, and check that each of `variables` is in exactly one group.
+
+        What was frozen when the groups were saved, and is not any more, is frozen again, with a warning.
 
         Args:
             variables: The model's trainable variables, in the model's order.
@@ -218,15 +228,26 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        variables = list(variables)
-        self._groups = self._groups.bind(variables)
+        self._groups = self._groups.bind(list(variables))
+        variables = _frozen_again(variables, self._groups)
         index_of = {id(weight): index for index, group in enumerate(self._groups) for weight in group.weights}
         inner = self.inner_optimizer
         inner._group_settings.group_of = {inner._var_key(v): index_of[id(v)] for v in variables}
-        if self._no_weight_decay:
-            inner.exclude_from_weight_decay(var_names=[re.escape(name) for name in self._no_weight_decay])
+        exclude_names(inner, self._no_weight_decay)
         inner.build(variables)
         super().build(variables)
+
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Update the variables, each with the rate of its group.
+
+        Args:
+            grads_and_vars: Pairs of gradient and variable.
+
+        Returns:
+            Number of updates done, the variable.
+        """
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Update the variables, each with the rate of its group.
@@ -295,12 +316,30 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in ("inner_optimizer", "lr_multipliers", "schedules")
         }
+        decays = has_decay(revived["inner_optimizer"])  # older files say something of decay where there is none
         return cls(
             revived["inner_optimizer"],
             LayerGroups.from_config(config["groups"]),
             revived["lr_multipliers"],
             schedules=revived["schedules"],
-            weight_decay_multipliers=config["weight_decay_multipliers"],
-            no_weight_decay=config["no_weight_decay"],
+            weight_decay_multipliers=config["weight_decay_multipliers"] if decays else None,
+            no_weight_decay=config["no_weight_decay"] if decays else (),
             name=config["name"],
         )
+
+
+def _frozen_again(variables: Sequence[keras.Variable], groups: LayerGroups) -> list[keras.Variable]:
+    """The variables without those that were frozen when the groups were saved, which are frozen, once."""
+    thawed, groups._thawed = groups._thawed, ()
+    if not thawed:
+        return list(variables)
+    for variable in thawed:
+        variable.trainable = False
+    warnings.warn(
+        f"{len(thawed)} variables were frozen when the model was saved, the first {thawed[0].path!r}. Keras does not "
+        "restore that of layers within layers and of single variables, so they are frozen here. The layers' own flags "
+        "stay lost: freeze those that are BatchNormalization before `fit`, or their statistics move; "
+        "`kadence.freeze_batch_norm` freezes all.",
+        stacklevel=3,
+    )
+    return [variable for variable in variables if variable.trainable]

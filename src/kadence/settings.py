@@ -116,8 +116,10 @@ class FineTuneSettings:
             if not all(isinstance(name, str) for name in names):
                 raise TypeError(_checks.sentence("split", "name layers by string", self.split))
         if self.rates is not None:
-            rates = _checks.sequence("rates", self.rates, "be a sequence of rates, one per group", minimum_length=0)
-            if not any([_checks.number("rates", rate, minimum=0.0) for rate in rates]):
+            rule = "be a sequence of rates, one per group"
+            items = _checks.sequence("rates", self.rates, rule, minimum_length=0)
+            rates = [_checks.number("rates", rate, minimum=0.0) for rate in items]
+            if not any(rates):
                 raise ValueError(_checks.sentence("rates", "hold at least one rate > 0", self.rates))
         parse_duration(self.warmup, n_steps=_checks.MAX_STEPS, steps_per_epoch=1e4, name="warmup")
         self.total_epochs()

@@ -1,5 +1,6 @@
 """An optimizer that goes on with other variables: the state of those that stay is carried over."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import keras
 
 from kadence import _checks
-from kadence._updates import as_array, assign_array
+from kadence._updates import as_array, assign_array, strategy_scope
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
     that stay keep their moments and all other state; new ones begin with fresh state. The count of steps, the schedule
     and the loss scale go on. An averaged copy of the weights (`use_ema`) begins with the new variables as they are.
 
+    A step that is compiled already goes on with the old variables: compile the model again. `freeze_to` and `unfreeze`
+    do both.
+
     The moments of new variables begin at 0 while the count of steps goes on: Adam corrects for that at its own step 0
     only, so their first updates are up to (1 - beta_1) / sqrt(1 - beta_2), 3.2 by default, times the rate.
 
@@ -42,10 +46,13 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
     Raises:
         ValueError: If the optimizer keeps state in a way that cannot be told apart by variable, or has no place for a
             variable. It is then as it was.
+        TypeError: If `optimizer` is no Keras optimizer, or `restart` is not True or False.
 
     Example:
         >>> kadence.rebuild_optimizer(model.optimizer, model.trainable_variables)
     """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(_checks.sentence("optimizer", "be a keras.optimizers.Optimizer", optimizer))
     _checks.boolean("restart", restart)
     same = [id(v) for v in optimizer._trainable_variables] == [id(v) for v in variables]
     if not optimizer.built or (same and not restart):
@@ -54,7 +61,8 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
     try:
         for level in levels:
             _empty(level)
-        optimizer.build(list(variables))
+        with _scope_of(variables):
+            optimizer.build(list(variables))
     except BaseException:
         for level in levels:
             _put_back(level)
@@ -64,6 +72,10 @@ def rebuild_optimizer(optimizer: Any, variables: Sequence[keras.Variable], resta
             level.optimizer._iterations.assign(0)
         else:
             _carry_over(level)
+
+
+def _scope_of(variables: Sequence[keras.Variable]) -> contextlib.AbstractContextManager[Any]:
+    return strategy_scope(variables[0].value if variables else None)
 
 
 def _wrapped(optimizer: Any) -> list[Any]:
