@@ -196,6 +196,16 @@ def same_names():
     return called(Same())
 
 
+def torch_module():
+    """A module of PyTorch, with running statistics that are no weights; on PyTorch only."""
+    import torch
+
+    norm = layers.TorchModuleWrapper(torch.nn.BatchNorm1d(2), name="norm", output_shape=(None, 2))
+    model = keras.Sequential([keras.Input((2,)), norm, dense("head")])
+    model(np.ones((1, 2), "float32"), training=False)
+    return model
+
+
 #: Builder -> the addresses of its units, in definition order.
 ADDRESSES = {
     functional: ["in", "a", "relu", "norm", "b", "add", "flat", "c"],

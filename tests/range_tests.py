@@ -1,5 +1,6 @@
 """Models and data for the tests of the range test, and all that it must give back."""
 
+import contextlib
 import random
 import sys
 
@@ -51,6 +52,35 @@ def compiled(optimizer=None, built=True, seed=0, groups=False, **arguments):
     settings = {"metrics": ["accuracy"], "jit_compile": _compiles(arguments), **arguments}
     model.compile(grouped(model, optimizer) if groups else optimizer, loss, **settings)
     return model
+
+
+class OwnStep(keras.Sequential):
+    """What `train_step` returns is the loss of the batch, no mean over an epoch."""
+
+    def train_step(self, *arguments):
+        backend, (x, y) = keras.backend.backend(), arguments[-1]
+        if backend == "jax":
+            jax, state = sys.modules["jax"], arguments[0]
+
+            def loss_of(trainable):
+                return keras.ops.mean((self.stateless_call(trainable, state[1], x, training=True)[0] - y) ** 2)
+
+            loss, gradients = jax.value_and_grad(loss_of)(state[0])
+            trained, slots = self.optimizer.stateless_apply(state[2], gradients, state[0])
+            return {"loss": loss}, (trained, state[1], slots, state[3])
+        weights = self.trainable_variables
+        if backend == "tensorflow":
+            with sys.modules["tensorflow"].GradientTape() as tape:
+                loss = keras.ops.mean((self(x, training=True) - y) ** 2)
+            gradients = tape.gradient(loss, weights)
+        else:
+            self.zero_grad()
+            loss = keras.ops.mean((self(x, training=True) - y) ** 2)
+            loss.backward()
+            gradients = [weight.value.grad for weight in weights]
+        with sys.modules["torch"].no_grad() if backend == "torch" else contextlib.nullcontext():
+            self.optimizer.apply(gradients, weights)
+        return {"loss": loss}
 
 
 def bits(variable):

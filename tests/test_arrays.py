@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from kadence._arrays import batches_of, check_repeatable, is_dataset, length_of, slice_of, to_numpy, unpack
+from kadence import _arrays
+from kadence._arrays import batches_of, check_repeatable, chunks_of, is_dataset, length_of, slice_of, to_numpy
 
 X, Y = np.arange(12.0).reshape(6, 2), np.arange(6)
 
@@ -38,20 +39,42 @@ def test_an_iterator_cannot_be_read_twice():
             check_repeatable("x", iterator)
 
 
-def test_unpack_arrays_and_datasets():
-    x, y, weights = unpack(X, Y.tolist())
+def test_arrays_are_one_chunk():
+    (((x, y, weights),),) = chunks_of(X, Y.tolist())
     assert x is X
     assert isinstance(y, np.ndarray)
     assert weights is None
-    x, y, weights = unpack(data := Pairs())
-    assert x is data
-    assert y.tolist() == [0, 1, 2, 3, 4, 5]
-    assert weights.tolist() == [0, 0, 1, 1, 2, 2]
-    assert unpack(X)[1:] == (None, None)
-    _, targets, _ = unpack(X, {"a": keras.ops.ones(6), "b": Y})
+    assert list(chunks_of(X)) == [[(X, None, None)]]
+    (((_, targets, _),),) = chunks_of(X, {"a": keras.ops.ones(6), "b": Y})
     assert length_of(targets) == 6
     assert slice_of(targets, 4, 9)["b"].tolist() == [4, 5]
     assert slice_of(None, 0, 1) is None
+
+
+def test_a_dataset_is_read_once_in_chunks_of_joined_batches(monkeypatch):
+    (((x, y, weights),),) = chunks_of(Pairs())
+    np.testing.assert_array_equal(x, X)
+    assert y.tolist() == [0, 1, 2, 3, 4, 5]
+    assert weights.tolist() == [0, 0, 1, 1, 2, 2]
+    monkeypatch.setattr(_arrays, "_CHUNK_BYTES", 2 * sum(array.nbytes for array in Pairs()[0]))
+    assert [[part[1].tolist() for part in chunk] for chunk in chunks_of(Pairs())] == [[[0, 1, 2, 3]], [[4, 5]]]
+    assert [part[2] for chunk in chunks_of((X[:2], Y[:2]) for _ in range(3)) for part in chunk] == [None]
+    assert list(chunks_of(iter([]))) == []
+
+
+def test_batches_of_other_shapes_are_parts_of_a_chunk():
+    (chunk,) = chunks_of((np.ones((2, width)), np.ones(2)) for width in (3, 3, 4))
+    assert [(x.shape, y.shape) for x, y, _ in chunk] == [((4, 3), (4,)), ((2, 4), (2,))]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="texts are tensors of TensorFlow")
+def test_texts_stay_tensors():
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices((["a", "b", "c"], [1, 2, 3])).batch(2)
+    (chunk,) = chunks_of(dataset)
+    assert [x.numpy().tolist() for x, _, _ in chunk] == [[b"a", b"b"], [b"c"]]
+    assert [y.tolist() for _, y, _ in chunk] == [[1, 2], [3]]
 
 
 def test_to_numpy_of_a_list_is_one_array_or_several():

@@ -1,4 +1,5 @@
 import keras
+import models
 import numpy as np
 import pytest
 import tiny
@@ -94,6 +95,22 @@ def test_weights_that_are_not_numbers_with_a_point_are_the_last(tmp_path):
         "scale": 2.5,
     }
     assert [w.dtype for w in model.weights if w.name == "count"] == ["int32"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="modules of PyTorch")
+def test_statistics_in_buffers_of_modules(tmp_path):
+    model = models.torch_module()
+    norm = model.get_layer("norm").module
+    for number, mean in enumerate((1.0, 1.0, 2.0)):
+        norm.running_mean.fill_(mean)
+        save_weights(model, tmp_path / f"{number}.weights.h5")
+    files = sorted(tmp_path.iterdir())
+    norm.running_mean.fill_(7.0)
+    with pytest.raises(ValueError, match=r"`source` must be snapshots with the same buffers.*2\.weights\.h5"):
+        average_weights(model, files, batches=BATCHES)
+    assert norm.running_mean.tolist() == [7.0, 7.0]
+    average_weights(model, files[:2])
+    assert norm.running_mean.tolist() == [1.0, 1.0]
 
 
 def test_errors(tmp_path):

@@ -41,7 +41,8 @@ def datasets():
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=type(data).__name__) for data in datasets()])
 def test_a_batch_of_a_dataset_has_samples_from_all_over_it(data):
-    x, y, weights = one_batch(data, None)
+    (x, y, weights), notes = one_batch(data, None)
+    assert notes == []
     assert x.shape == (5, 2)
     assert y.tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(x[:, 0] // 20, y)
@@ -49,18 +50,32 @@ def test_a_batch_of_a_dataset_has_samples_from_all_over_it(data):
 
 
 def test_a_batch_of_arrays():
-    x, y, weights = one_batch((X, Y, X[:, 0]), 10)
+    (x, y, weights), notes = one_batch((X, Y, X[:, 0]), 10)
+    assert notes == []
     assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     np.testing.assert_array_equal(weights, x[:, 0])
-    assert len(one_batch((X, Y), None)[0]) == 32
-    assert len(one_batch((X, Y), 1000)[0]) == 50
-    assert one_batch((X, Y, None), 2)[2] is None
+    assert len(one_batch((X, Y), None)[0][0]) == 32
+    assert len(one_batch((X, Y), 1000)[0][0]) == 50
+    assert one_batch((X, Y, None), 2)[0][2] is None
 
 
 def test_several_inputs_keep_their_structure():
-    x, y, _ = one_batch(({"a": X, "b": X[:, :1]}, Y), 5)
+    (x, y, _), _ = one_batch(({"a": X, "b": X[:, :1]}, Y), 5)
     assert {name: array.shape for name, array in x.items()} == {"a": (5, 2), "b": (5, 1)}
     assert len(y) == 5
+
+
+class Padded(Dataset):
+    """Every batch as wide as its longest text."""
+
+    def __getitem__(self, index):
+        return np.full((5, 3 + index), index), np.full(5, index)
+
+
+def test_batches_of_several_shapes_are_not_joined():
+    (x, y, weights), notes = one_batch(Padded(), None)
+    assert (x.shape, y.tolist(), weights) == ((5, 3), [0] * 5, None)
+    assert notes == ["The batches of `validation_data` differ in shape: the losses are those of its first batch alone."]
 
 
 @pytest.mark.parametrize("data", [(X[:0], Y[:0]), Dataset(0), generator(0)], ids=["arrays", "PyDataset", "generator"])

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 import kadence
-from kadence import SnapshotEnsemble
+from kadence import SnapshotEnsemble, _arrays
 from kadence._snapshot_files import Snapshot, arrays_of, save_weights, write_index
 
 BACKEND = keras.backend.backend()
@@ -107,6 +107,41 @@ def test_weigh_follows_the_formula(ensemble):
     np.testing.assert_allclose(ensemble.weights, 1 / 3, rtol=1e-5)
 
 
+class NoPairs(Pairs):
+    def __len__(self):
+        return 0
+
+
+class Shuffled(Pairs):
+    """In another order at each pass."""
+
+    def __getitem__(self, index):
+        if index == 0:
+            self.order = RNG.permutation(10)
+        rows = self.order[4 * index : 4 * index + 4]
+        return X[rows], Y[rows], rows / 5.0
+
+
+@pytest.mark.parametrize("chunk", [2**30, 1])
+def test_data_that_shuffles(ensemble, model, monkeypatch, chunk):
+    monkeypatch.setattr(_arrays, "_CHUNK_BYTES", chunk)
+    weights = np.arange(10) / 5.0
+    expected = ensemble.evaluate(X, Y, weights, batch_size=10)
+    assert ensemble.evaluate(Shuffled(), batch_size=10) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(ensemble.weigh(Shuffled()), ensemble.weigh(X, Y, weights), rtol=1e-5)
+    np.testing.assert_allclose(ensemble.disagreement(Shuffled()), ensemble.disagreement(X), atol=1e-12)
+
+
+def test_metrics_of_several_values(folder, model):
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()], jit_compile=False)
+    ensemble, targets = SnapshotEnsemble.load(folder, model), np.eye(4)[Y]
+    metric = keras.metrics.F1Score()
+    metric.update_state(targets, MEMBERS.mean(0))
+    expected = float(np.mean(keras.ops.convert_to_numpy(metric.result())))
+    assert ensemble.evaluate(X, targets)["f1_score"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(ensemble.weigh(X, targets), -np.log(MEMBERS[:, np.arange(10), Y]).mean(1), rtol=1e-5)
+
+
 def test_disagreement(ensemble):
     classes = MEMBERS.argmax(2)
     expected = np.mean(classes[:, None] != classes[None], axis=2)
@@ -165,6 +200,8 @@ def test_errors(folder, model, ensemble, tmp_path):
         ensemble.predict(iter([X]))
     with pytest.raises(ValueError, match="`y` must be the targets"):
         ensemble.evaluate(X)
+    with pytest.raises(ValueError, match="`x` must hold at least one batch"):
+        ensemble.evaluate(NoPairs())
     with pytest.raises(ValueError, match="`y` must hold one target for each of the 10 samples"):
         ensemble.evaluate(X, Y[:9])
     with pytest.raises(ValueError, match="`temperature` must"):

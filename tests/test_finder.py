@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from range_tests import assert_untouched, bits, compiled, data, everything, grouped, network
+from range_tests import OwnStep, assert_untouched, bits, compiled, data, everything, grouped, network
 
 import kadence
 from kadence import lr_range_test
@@ -281,6 +281,28 @@ def test_the_sweep_goes_on_where_a_loss_scale_skips_batches():
     np.testing.assert_allclose(losses, losses_of_fit(oracle, 20), rtol=1e-4)
 
 
+class OfSizes(keras.utils.PyDataset):
+    """A small batch, of large losses, comes first."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        n = 1 if index == 0 else 8 + index % 3
+        return X[:n], np.full((n, 1), 100.0 if index == 0 else index, "float32")
+
+
+@pytest.mark.parametrize(("kind", "metrics"), [(keras.Sequential, None), (keras.Sequential, ["mae"]), (OwnStep, None)])
+def test_losses_are_those_of_each_batch_of_any_size_and_from_any_step(kind, metrics):
+    keras.utils.set_random_seed(1)
+    model = kind([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse", metrics=metrics, jit_compile=BACKEND == "jax")
+    predicted = keras.ops.convert_to_numpy(model(X[:10]))
+    test = lr_range_test(model, OfSizes(), n_steps=20, lr_min=1e-12, lr_max=1e-9, seed=0, stop_factor=1e9)
+    expected = [((predicted[: len(y)] - y) ** 2).mean() for _, y in map(OfSizes().__getitem__, range(20))]
+    np.testing.assert_allclose(np.sort(test.curves[0].losses), np.sort(expected), rtol=1e-4)
+
+
 def test_losses_on_held_out_data_are_those_after_each_step():
     """Within one epoch, over which Keras goes on with its means."""
     held_out = X[40:], Y[40:]
@@ -293,6 +315,27 @@ def test_losses_on_held_out_data_are_those_after_each_step():
         losses_of_steps(model, [rate])
         expected.append(model.evaluate(*held_out, batch_size=99, verbose=0, return_dict=True)["loss"])
     np.testing.assert_allclose(test.curves[0].losses, expected, rtol=1e-4)
+
+
+class Padded(keras.utils.PyDataset):
+    """Every batch as wide as its longest text."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return np.ones((8, 5 + index % 2, 3), "float32"), np.ones((8, 1), "float32")
+
+
+def test_held_out_batches_of_several_shapes():
+    layers = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    model.compile("sgd", "mse", **EAGER)
+    test = lr_range_test(model, Padded(), validation_data=Padded(), **SHORT)
+    assert len(test.curves[0].losses) == 20
+    assert test.notes == (
+        "The batches of `validation_data` differ in shape: the losses are those of its first batch alone.",
+    )
 
 
 def test_a_sweep_ends_where_the_smoothed_loss_has_risen(model):

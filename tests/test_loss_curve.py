@@ -16,23 +16,22 @@ def make(n_steps=20, accumulation=1, stop_factor=4.0):
 
 
 def passes(curve, losses, batches_per_pass, order=lambda batches: batches):
-    """What Keras calls in a `fit`, its means included; gives back how many batches were trained."""
+    """What Keras calls in a `fit`; gives back how many batches were trained."""
     seen = 0
     for epoch in itertools.count():
         curve._model.stop_training = curve._model.stop_training and seen > 0
         curve.on_epoch_begin(epoch)
-        total, ends = 0.0, []
+        ends = []
         for batch in range(batches_per_pass):
             if seen == len(losses):
                 break
             curve.on_train_batch_begin(batch)
-            total += losses[seen]
+            ends.append((batch, losses[seen]))
             seen += 1
-            ends.append((batch, total / (batch + 1)))
             if curve._model.stop_training:
                 break
-        for batch, mean in order(ends):
-            curve.on_train_batch_end(batch, {"loss": mean})
+        for batch, loss in order(ends):
+            curve.on_train_batch_end(batch, {"loss": loss})
         curve.on_epoch_end(epoch)
         if curve._model.stop_training:
             break
@@ -40,7 +39,7 @@ def passes(curve, losses, batches_per_pass, order=lambda batches: batches):
 
 
 @pytest.mark.parametrize("batches_per_pass", [1, 3, 20, 50])
-def test_losses_come_out_of_running_means(batches_per_pass):
+def test_losses_are_those_of_the_batches(batches_per_pass):
     losses = np.random.default_rng(0).uniform(1, 2, 60)
     curve = make()
     assert passes(curve, losses, batches_per_pass) == 20
@@ -63,8 +62,8 @@ def test_losses_may_come_in_any_order():
 
     def from_threads(ends):
         jobs = [
-            threading.Thread(target=curve.on_train_batch_end, args=(batch, {"loss": mean}))
-            for batch, mean in ends[::-1]
+            threading.Thread(target=curve.on_train_batch_end, args=(batch, {"loss": loss}))
+            for batch, loss in ends[::-1]
         ]
         for job in jobs:
             job.start()

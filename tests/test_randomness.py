@@ -1,12 +1,13 @@
 import random
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 from keras.src.backend.common import global_state
 
-from kadence._randomness import preserved_randomness, seed_global
+from kadence._randomness import _torch, preserved_randomness, seed_global
 
 
 def drawn():
@@ -62,3 +63,31 @@ def test_a_seed_repeats_the_order_of_the_data():
             seed_global(7)
             orders.append((random.random(), np.random.permutation(20).tolist()))
     assert orders[0] == orders[1]
+
+
+class Device:
+    """Stands in for what PyTorch has for a kind of device."""
+
+    def __init__(self, available, suffix="_all"):
+        self.is_available = lambda: available
+        self.state = 5
+        setattr(self, f"get_rng_state{suffix}", lambda: self.state)
+        setattr(self, f"set_rng_state{suffix}", lambda state: setattr(self, "state", state))
+
+
+@pytest.mark.parametrize("available", [True, False])
+@pytest.mark.parametrize("has_xpu", [True, False])
+def test_every_kind_of_device_of_pytorch_that_there_is(monkeypatch, available, has_xpu):
+    cpu, cuda, xpu, mps = Device(True, ""), Device(available), Device(available), Device(available, "")
+    torch = types.SimpleNamespace(cuda=cuda, mps=mps, backends=types.SimpleNamespace(mps=mps))
+    torch.get_rng_state, torch.set_rng_state = cpu.get_rng_state, cpu.set_rng_state
+    if has_xpu:
+        torch.xpu = xpu
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    restorers = _torch()
+    for device in (cpu, cuda, xpu, mps):
+        device.state = 6
+    for restore in restorers:
+        restore()
+    back = 5 if available else 6
+    assert [device.state for device in (cpu, cuda, xpu, mps)] == [5, back, back if has_xpu else 6, back]

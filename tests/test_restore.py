@@ -1,6 +1,7 @@
 import signal
 
 import keras
+import models
 import numpy as np
 import pytest
 from range_tests import assert_untouched, compiled, data, everything
@@ -93,6 +94,50 @@ def test_a_model_is_built_before_its_state_is_taken():
     state.put_back()
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+class WithoutCall(keras.Model):
+    """Trains its layers in a `train_step` alone."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.net = keras.Sequential(list(layers))
+
+
+def test_a_model_without_call_is_taken_as_it_is():
+    model = WithoutCall(keras.Input((2,)), keras.layers.Dense(1))
+    model.compile("sgd")
+    before = model.get_weights()
+    with given_back(model, {"x": None}):
+        for variable in model.variables:
+            variable.assign(np.ones(variable.shape))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_model_without_call_whose_layers_are_not_built_is_the_error_of_keras():
+    model = WithoutCall(keras.layers.Dense(1))
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(Exception, match=r"does not have a `call\(\)` method"):
+        ModelState(model, DATA)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="modules of PyTorch")
+def test_buffers_of_modules_are_put_back():
+    model = models.torch_module()
+    model.compile("sgd", "mse")
+    norm = model.get_layer("norm").module
+    x = np.full((8, 2), 5.0, "float32")
+    with given_back(model, {"x": x, "y": x}) as state:
+        for _ in range(2):
+            model.fit(x, x, verbose=0)
+            assert norm.running_mean.tolist() != [0.0, 0.0]
+            assert int(norm.num_batches_tracked) == 1
+            state.put_back_variables()
+            assert norm.running_mean.tolist() == [0.0, 0.0]
+            assert int(norm.num_batches_tracked) == 0
+        model.fit(x, x, verbose=0)
+    assert norm.running_mean.tolist() == [0.0, 0.0]
 
 
 def test_a_model_that_cannot_be_built_keeps_its_parts():

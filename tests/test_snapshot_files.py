@@ -80,9 +80,14 @@ def test_other_weights_are_refused(tmp_path):
 
 def test_index_round_trip_and_refusals(tmp_path):
     assert read_index(tmp_path) == []
-    listed = [Snapshot("snapshot_0001.weights.h5", 3, 1), Snapshot("snapshot_0002.weights.h5", 9, 2)]
+    listed = [Snapshot("snapshot_0001.weights.h5", 3, 1), Snapshot("snapshot_0002.weights.h5", 9, 2, provisional=True)]
     write_index(tmp_path, listed)
     assert read_index(tmp_path) == listed
+    older = json.loads((tmp_path / "snapshots.json").read_text())
+    for entry in older["snapshots"]:
+        del entry["provisional"]
+    (tmp_path / "snapshots.json").write_text(json.dumps(older))
+    assert read_index(tmp_path) == [listed[0], Snapshot("snapshot_0002.weights.h5", 9, 2)]
     entry = {"file": "../a.weights.h5", "step": 1, "epoch": 1}
     for content in (
         {"kadence": "rates", "version": 1, "snapshots": []},
@@ -113,6 +118,18 @@ def test_own_weights_come_back_with_the_seeds(error):
     for old, new in zip(before, arrays_of(model.variables), strict=True):
         assert tiny.same(old, new)
     assert len(before) == 3
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="modules of PyTorch")
+def test_buffers_of_modules_come_back_too(tmp_path):
+    model = models.torch_module()
+    (norm,) = [layer.module for layer in model.layers if hasattr(layer, "module")]
+    save_weights(model, tmp_path / "a.weights.h5")
+    norm.running_mean.fill_(7.0)
+    with own_weights(model):
+        load_weights(model, tmp_path / "a.weights.h5")
+        assert norm.running_mean.tolist() == [0.0, 0.0]
+    assert norm.running_mean.tolist() == [7.0, 7.0]
 
 
 def test_files_of_a_folder_and_of_a_sequence(tmp_path):

@@ -1,5 +1,6 @@
 """Data in the forms that `fit` takes -> batches, and arrays in slices."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,6 +8,9 @@ import keras
 import numpy as np
 
 from kadence import _checks
+
+#: About how much of a dataset is in memory at a time.
+_CHUNK_BYTES = 2**30
 
 
 def batches_of(name: str, data: Any) -> Iterable[Any]:
@@ -56,22 +60,49 @@ def check_repeatable(name: str, x: Any) -> None:
         raise TypeError(_checks.sentence(name, "be data that can be read more than once", x, remedy))
 
 
-def unpack(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:
-    """Inputs, targets and sample weights as NumPy arrays, of arrays or of a whole dataset.
+def chunks_of(x: Any, y: Any = None, sample_weight: Any = None) -> Iterator[list[tuple[Any, Any, Any]]]:
+    """Inputs, targets and sample weights that belong together, of a dataset in one pass: the next may be shuffled anew.
 
     Args:
         x: Inputs, or a dataset of batches.
         y: Targets, or None where `x` is a dataset or there are none.
         sample_weight: Weight of each sample, or None.
 
-    Returns:
-        The inputs as they were given, and `y` and `sample_weight` as structures of arrays, or None.
+    Yields:
+        Lists of x, y and sample_weight, the parts of a dataset as structures of arrays of about a gigabyte a list, with
+        batches of one shape joined. Inputs that are no dataset stay as they are.
     """
     if y is not None or not is_dataset(x):
-        return x, to_numpy(y), to_numpy(sample_weight)
-    parts = [keras.utils.unpack_x_y_sample_weight(batch)[1:] for batch in batches_of("x", x)]
-    targets, weights = zip(*parts, strict=True)
-    return x, concatenate(targets), concatenate(weights)
+        yield [(x, to_numpy(y), to_numpy(sample_weight))]
+        return
+    held, size = [], 0
+    for batch in batches_of("x", x):
+        inputs, *others = keras.utils.unpack_x_y_sample_weight(batch)
+        held.append((_inputs_in_memory(inputs), *map(to_numpy, others)))
+        size += sum(getattr(array, "nbytes", 0) for array in keras.tree.flatten(held[-1]))
+        if size >= _CHUNK_BYTES:
+            yield _joined(held)
+            held, size = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _inputs_in_memory(inputs: Any) -> Any:
+    arrays = to_numpy(inputs)
+    # Keras takes texts as tensors of TensorFlow, not as arrays.
+    is_text = any(array.dtype.kind in "OSU" for array in keras.tree.flatten(arrays) if array is not None)
+    return inputs if is_text else arrays
+
+
+def _joined(batches: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any]]:
+    alike = [list(group) for _, group in itertools.groupby(batches, _shapes)]
+    return [group[0] if len(group) == 1 else tuple(map(concatenate, zip(*group, strict=True))) for group in alike]
+
+
+def _shapes(batch: Any) -> list[Any]:
+    """Of each array, the shape without the rows; what is no array is like no other."""
+    leaves = keras.tree.flatten(batch)
+    return [leaf.shape[1:] if isinstance(leaf, np.ndarray) else None if leaf is None else object() for leaf in leaves]
 
 
 def to_numpy(structure: Any) -> Any:
@@ -87,7 +118,9 @@ def to_numpy(structure: Any) -> Any:
         return None
     if isinstance(structure, list) and structure and not hasattr(structure[0], "shape"):
         return np.asarray(structure)
-    return keras.tree.map_structure(lambda a: np.asarray(keras.ops.convert_to_numpy(a)), structure)
+    return keras.tree.map_structure(
+        lambda a: None if a is None else np.asarray(keras.ops.convert_to_numpy(a)), structure
+    )
 
 
 def concatenate(parts: Any) -> Any:

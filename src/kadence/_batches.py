@@ -72,7 +72,7 @@ def _size(dataset: Any) -> int | None:
         return None
 
 
-def one_batch(data: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
+def one_batch(data: Any, batch_size: int | None) -> tuple[tuple[Any, Any, Any], list[str]]:
     """One batch with samples from all over the data: held-out photos are often sorted by class.
 
     Args:
@@ -80,23 +80,29 @@ def one_batch(data: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
         batch_size: Samples in it, where the data is arrays; 32 if None. Of a dataset, at most those of a batch.
 
     Returns:
-        x, y and the sample weights, NumPy arrays in the structure of the data; None for those that are missing.
+        x, y and the sample weights, NumPy arrays in the structure of the data, None for those that are missing; and
+        what should be known of them: batches that differ in shape, as texts that are padded batch by batch, cannot be
+        joined, and the first is taken.
 
     Raises:
         ValueError: If there is no sample.
     """
     if isinstance(data, (tuple, list)) and _are_arrays(data):
         whole = keras.tree.map_structure(_as_numpy, tuple(data))
-        return _unpacked(_spread(whole, batch_size or _DEFAULT_BATCH))
+        return _unpacked(_spread(whole, batch_size or _DEFAULT_BATCH)), []
     n_batches = min(_LOOK_AT if (n := _size(data)) is None or n < 0 else n, _LOOK_AT)
-    parts, size = [], 0
+    parts, size, first = [], 0, None
     for batch in _some_batches(data, n_batches):
         arrays = keras.tree.map_structure(_as_numpy, batch)
-        size = size or _samples(arrays)
+        if first is None:
+            size, first = _samples(arrays), arrays
+        elif _shapes(arrays) != _shapes(first):
+            note = "The batches of `validation_data` differ in shape: the losses are those of its first batch alone."
+            return _unpacked(_spread(first, size)), [note]
         parts.append(_spread(arrays, -(-size // n_batches)))  # all of them would be many pictures
     if not parts:
         raise ValueError(_checks.sentence("validation_data", "hold at least one batch", type(data).__name__))
-    return _unpacked(_spread(keras.tree.map_structure(_joined, *parts), size))
+    return _unpacked(_spread(keras.tree.map_structure(_joined, *parts), size)), []
 
 
 def _some_batches(data: Any, n_batches: int) -> Iterator[Any]:
@@ -112,6 +118,11 @@ def _as_numpy(leaf: Any) -> Any:
 
 def _joined(*leaves: Any) -> Any:
     return None if leaves[0] is None else np.concatenate(leaves)
+
+
+def _shapes(batch: Any) -> list[Any]:
+    """Of each array, the shape without the samples."""
+    return [None if leaf is None else leaf.shape[1:] for leaf in keras.tree.flatten(batch)]
 
 
 def _samples(batch: Any) -> int:

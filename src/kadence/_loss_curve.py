@@ -12,7 +12,7 @@ from kadence._suggestions import smoothing
 
 
 class LossCurve(keras.callbacks.Callback):
-    """The training loss of each step of a sweep, from the running mean that Keras logs; ends the sweep.
+    """The training loss of each step of a sweep, from logs that are each of one batch; ends the sweep.
 
     Args:
         n_steps: Length of the sweep, in optimizer steps. Integer >= 1.
@@ -43,9 +43,9 @@ class LossCurve(keras.callbacks.Callback):
         self.stopped = "data"
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Start a running mean."""
-        self._means: dict[int, float] = {}
-        self._mean, self._n_read = 0.0, 0
+        """Go on with the first batch."""
+        self._logged: dict[int, float] = {}
+        self._n_read = 0
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Let the last batch be the last, on time: what reads the losses runs behind."""
@@ -55,18 +55,17 @@ class LossCurve(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Read the losses, in the order of the batches, as far as they are there."""
         with self._lock:
-            self._means[batch] = _loss_in(logs)
-            while self._n_read in self._means and not self._closed:
-                mean, n = self._means[self._n_read], self._n_read
-                self._read_batch(mean * (n + 1) - self._mean * n)
-                self._mean, self._n_read = mean, n + 1
+            self._logged[batch] = _loss_in(logs)
+            while self._n_read in self._logged and not self._closed:
+                self._n_read += 1
+                self._read_batch(self._logged[self._n_read - 1])
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Go on with the data from its start, unless the sweep is over or the data is used up."""
-        self.passes.append(len(self._means))
-        self._batches_before += len(self._means)
+        self.passes.append(len(self._logged))
+        self._batches_before += len(self._logged)
         done = self._batches_before >= self._n_steps * self._accumulation
-        self._model.stop_training = self._closed or done or not self._means
+        self._model.stop_training = self._closed or done or not self._logged
 
     def close(self) -> None:
         """Take no notice of what comes later."""
@@ -116,7 +115,7 @@ class HeldOutLossCurve(LossCurve):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Evaluate, where the batch ended a step."""
-        self._means[batch] = _loss_in(logs)
+        self._logged[batch] = _loss_in(logs)
         if (self._batches_before + batch + 1) % self._accumulation == 0 and not self._closed:
             # `model` and not `_model`: this wants the weights as they are now.
             model: Any = self.model

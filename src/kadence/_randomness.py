@@ -1,6 +1,7 @@
 """Random numbers that are drawn without anyone noticing: the state of every generator is given back."""
 
 import contextlib
+import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -68,9 +69,13 @@ def _torch() -> list[Callable[[], Any]]:
     torch = sys.modules.get("torch")
     if torch is None:
         return []
-    cpu = torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return [lambda: torch.set_rng_state(cpu), lambda: devices and torch.cuda.set_rng_state_all(devices)]
+    pairs = [(torch.get_rng_state, torch.set_rng_state)]
+    for device in (torch.cuda, getattr(torch, "xpu", None)):
+        if device is not None and device.is_available():
+            pairs.append((device.get_rng_state_all, device.set_rng_state_all))
+    if torch.backends.mps.is_available():
+        pairs.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+    return [functools.partial(put, get()) for get, put in pairs]
 
 
 def _tensorflow_context() -> Any:

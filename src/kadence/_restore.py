@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kadence._pipeline import method
+from kadence._snapshot_files import arrays_of, assign_buffers, buffers_of
 from kadence._updates import as_array, assign_array
 
 #: What `fit` sets on a model, beside its variables.
@@ -38,13 +39,15 @@ class ModelState:
 
     Args:
         model: Compiled `keras.Model`.
-        data: What to build it with if it is not built yet, as for `evaluate`.
+        data: What to build it with if it is not built yet, as for `evaluate`. A model without `call`, which trains its
+            layers in a `train_step` of its own, is taken as it is where they are built.
     """
 
     def __init__(self, model: Any, data: dict[str, Any]):
         self._model = model
         self._attributes = {name: vars(model).get(name, _MISSING) for name in _ATTRIBUTES}
         self._arrays: list[tuple[keras.Variable, np.ndarray]] = []
+        self._buffers: list[np.ndarray] | None = None
         self._modes: list[tuple[Any, bool]] = []
         self._gradients: list[tuple[Any, Any]] = []
         try:
@@ -63,10 +66,11 @@ class ModelState:
         if metrics is not None and not metrics.built:
             wanted = metrics._user_metrics, metrics._user_weighted_metrics
             vars(model)["_compile_metrics"] = type(metrics)(*wanted, output_names=metrics.output_names)
-        if not model.built:
+        if not model.built and (type(model).call is not keras.Model.call or not _has_built_layers(model)):
             method(model, "evaluate", data["x"])(**data, steps=1, verbose=0)
         variables = {id(variable): variable for variable in [*model.variables, *model.metrics_variables]}
         self._arrays = [(v, as_array(v)) for v in variables.values()]
+        self._buffers = arrays_of(buffers_of(model))
         if keras.backend.backend() == "torch":
             self._modes = [(module, module.training) for module in model.modules()]
             self._gradients = [(v.value, v.value.grad) for v in model.trainable_variables]
@@ -76,6 +80,8 @@ class ModelState:
         self._model.reset_metrics()
         for variable, array in self._arrays:
             assign_array(variable, array)
+        if self._buffers is not None:
+            assign_buffers(self._model, self._buffers)
 
     def put_back(self) -> None:
         """Assign all variables, and put everything else back that `fit` sets."""
@@ -92,6 +98,10 @@ class ModelState:
             module.training = training
         for tensor, gradient in self._gradients:
             tensor.grad = gradient
+
+
+def _has_built_layers(model: Any) -> bool:
+    return all(layer.built for layer in model._flatten_layers(include_self=False, recursive=True))
 
 
 @contextlib.contextmanager

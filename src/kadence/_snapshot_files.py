@@ -31,11 +31,13 @@ class Snapshot:
         file: Name of the file in its folder.
         step: Optimizer updates done by then. Integer >= 0.
         epoch: Number of the epoch that it was taken in or at the end of, from 1. Integer, in epochs.
+        provisional: Whether it was taken because `fit` ended: the next one takes its place if training goes on.
     """
 
     file: str
     step: int
     epoch: int
+    provisional: bool = False
 
 
 def read_index(folder: Path) -> list[Snapshot]:
@@ -56,10 +58,13 @@ def read_index(folder: Path) -> list[Snapshot]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kadence"] == "snapshots" and content["version"] == 1:
-            found = [Snapshot(str(e["file"]), int(e["step"]), int(e["epoch"])) for e in content["snapshots"]]
+            found = [
+                Snapshot(str(e["file"]), int(e["step"]), int(e["epoch"]), bool(e.get("provisional")))
+                for e in content["snapshots"]
+            ]
             if all(Path(snapshot.file).name == snapshot.file for snapshot in found):
                 return found
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise ValueError(_checks.sentence(INDEX, _RULE, str(path), "Give the files themselves instead of their folder."))
 
@@ -126,25 +131,66 @@ def arrays_of(variables: Sequence[Any]) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(variable), copy=True) for variable in variables]
 
 
+def buffers_of(model: Any) -> list[Any]:
+    """What modules of PyTorch in a model keep beside their parameters, such as running statistics; Keras has no part.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        List of tensors; empty on other backends.
+    """
+    if keras.backend.backend() != "torch":
+        return []
+    # PyTorch does not know the layers that Keras has in a list, as in a Sequential.
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    return list({id(buffer): buffer for layer in layers for buffer in layer.buffers()}.values())
+
+
+def state_of(model: Any) -> list[np.ndarray]:
+    """Weights, seeds and buffers of a model, in memory of their own.
+
+    Args:
+        model: Built `keras.Model`.
+
+    Returns:
+        List of arrays.
+    """
+    return arrays_of([*model.variables, *buffers_of(model)])
+
+
 @contextlib.contextmanager
 def own_weights(model: Any) -> Iterator[list[np.ndarray]]:
-    """Gives a model back what it held, weights and seeds, whatever happens inside.
+    """Gives a model back what it held, weights, seeds and buffers, whatever happens inside.
 
     Args:
         model: Built `keras.Model`.
 
     Yields:
-        The arrays of `model.variables`.
+        What `state_of` says of the model.
     """
-    held = arrays_of(model.variables)
+    held = state_of(model)
     try:
         yield held
     finally:
         if hasattr(model, "_jax_state"):
             # An exception in `predict` leaves the variables of JAX empty, and a state that a later sync would put back.
             model._jax_state, model._jax_state_synced = None, True
-        for variable, value in zip(model.variables, held, strict=True):
+        n_variables = len(model.variables)
+        for variable, value in zip(model.variables, held[:n_variables], strict=True):
             assign_array(variable, value)
+        assign_buffers(model, held[n_variables:])
+
+
+def assign_buffers(model: Any, arrays: Sequence[np.ndarray]) -> None:
+    """Give the buffers of a model the values of arrays.
+
+    Args:
+        model: `keras.Model`.
+        arrays: One for each of `buffers_of(model)`.
+    """
+    for buffer, array in zip(buffers_of(model), arrays, strict=True):
+        buffer.data.copy_(keras.ops.convert_to_tensor(array))
 
 
 def check_model(model: Any) -> Any:

@@ -1,9 +1,10 @@
 """A model whose optimizer is exchanged for one of which the rates are swept, and the runs of it."""
 
 import contextlib
+import gc
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from kadence._randomness import seed_global
 from kadence._rates import sample_rates
 from kadence._restore import ModelState
 from kadence._sweep import Sweep, layers_of
-from kadence._updates import as_number, innermost
+from kadence._updates import as_number, innermost, strategy_scope
 from kadence.callbacks import EpochSeeds
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.range_test import Curve
@@ -84,17 +85,36 @@ class Move:
         name: The group that is swept, or "all".
         factors: Of each group, the factor on the swept rate.
         still: Of each group, the rate that is added.
+        is_baseline: Whether the group is at rate 0, to see what the others do.
     """
 
     name: str
     factors: list[float]
     still: list[float]
+    is_baseline: bool = False
 
 
-def _strategy_of(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Where an optimizer is made: on TensorFlow, in the strategy that the model was made in."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
+def _step_of_one_batch(model: Any) -> Callable[..., Any]:
+    """The `train_step` of a model with metrics that begin anew: what it logs is of its batch alone, of whatever size.
+
+    JAX finds a compiled step by its function: each model has one of its own, not to be given that of another optimizer.
+    """
+    step = model.train_step
+    if keras.backend.backend() != "jax":
+
+        def train_step(data: Any) -> Any:
+            model.reset_metrics()
+            return step(data)
+
+        return train_step
+
+    def stateless_train_step(state: Any, data: Any) -> Any:
+        *others, metrics = state
+        with keras.StatelessScope(list(zip(model.metrics_variables, metrics, strict=True))) as scope:
+            model.reset_metrics()
+        return step((*others, [scope.get_current_value(variable) for variable in model.metrics_variables]), data)
+
+    return stateless_train_step
 
 
 class Sweeper:
@@ -123,27 +143,35 @@ class Sweeper:
         self._curve_settings = (len(rates), inner.gradient_accumulation_steps or 1, stop_factor)
         self._held_out = held_out
         self._passes: list[int] = []
-        update = int(as_number(inner.iterations))
+        self._update = update = int(as_number(inner.iterations))
         self.current_rates = {name: float(r[0]) for name, r in sample_rates(model.optimizer, 1, update).items()}
         grouped, _ = layers_of(model.optimizer)
         factors = [1.0] if grouped is None else grouped.lr_multipliers
         factors = [float(f.at(update)) if isinstance(f, Schedule) else f for f in factors]
         self.multipliers = dict(zip(self.current_rates, factors, strict=True))
-        with _strategy_of(model):
+        with strategy_scope(model):
             self._sweep = Sweep(model.optimizer, rates)
             self._sweep.build(model.trainable_variables)
-        # JAX finds a compiled step by its function: this one must not be taken for that of another optimizer.
-        step = model.train_step
+        # TensorFlow would keep what it traces here, for single steps, in a `test_function` of the user's for several.
         vars(model).update(
             optimizer=self._sweep.optimizer,
             train_function=None,
-            train_step=lambda *arguments: step(*arguments),
+            test_function=None,
+            train_step=_step_of_one_batch(model),
             steps_per_execution=1,
             _initial_epoch=None,
         )
 
     def moves(self, per_group: bool) -> list[Move]:
-        """The sweeps of a run."""
+        """The sweeps of a run.
+
+        Raises:
+            ValueError: If all groups are to move together, and their multipliers are 0 at the present update.
+        """
+        if not per_group and not any(self.multipliers.values()):
+            rule = f"not all be 0 at the present update, {self._update}, for a test of all groups together"
+            remedy = "Test with `per_group=True`, or with the warm-up in the base rate."
+            raise ValueError(_checks.sentence("lr_multipliers", rule, self.multipliers, remedy))
         current, n_groups = list(self.current_rates.values()), len(self.current_rates)
         if not per_group:
             return [Move("all", list(self.multipliers.values()), [0.0] * n_groups)]
@@ -152,7 +180,7 @@ class Sweeper:
             if self._sweep.has_variables(own):
                 still = [0.0 if other == own else rate for other, rate in enumerate(current)]
                 moves += [Move(name, [float(other == own) for other in range(n_groups)], still)]
-                moves += [Move(name, [0.0] * n_groups, still)]
+                moves += [Move(name, [0.0] * n_groups, still, is_baseline=True)]
         return moves
 
     def run(self, move: Move, run: int, seed: int, callbacks: Sequence[keras.callbacks.Callback]) -> Curve:
@@ -175,14 +203,17 @@ class Sweeper:
         return Curve(move.name, run, np.array(losses.losses), losses.stopped)
 
     def _fit(self, epochs: int, callbacks: list[keras.callbacks.Callback]) -> None:
-        with warnings.catch_warnings():
+        with _nothing_read_ahead(self._data["x"]), warnings.catch_warnings():
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message)
             data = {**self._data, "x": begun(self._data["x"])}
             method(self._model, "fit", data["x"])(**data, epochs=epochs, verbose=0, callbacks=callbacks)
 
-    def notes(self) -> list[str]:
-        """What should be known of the data."""
+    def notes(self, per_group: bool) -> list[str]:
+        """What should be known of the data, and of groups that stand still at the present update."""
+        return [*self._notes_on_data(), *self._notes_on_rates(per_group)]
+
+    def _notes_on_data(self) -> list[str]:
         n_steps, accumulation, _ = self._curve_settings
         batches, needed = self._passes[0], n_steps * accumulation
         if len(self._passes) > 1:
@@ -191,3 +222,37 @@ class Sweeper:
         if batches < needed and isinstance(self._data["x"], types.GeneratorType):
             return [f"The generator ended after {batches} of {needed} batches."]
         return []
+
+    def _notes_on_rates(self, per_group: bool) -> list[str]:
+        trained = [name for own, name in enumerate(self.current_rates) if self._sweep.has_variables(own)]
+        still = [name for name in trained if not self.current_rates[name]]
+        fixed = [name for name in trained if not per_group and not self.multipliers[name]]
+        when, notes = f"at the present update, {self._update}", []
+        if still:
+            of_others = " They stood still while another group was swept." if per_group else ""
+            rate = f"The current rate of {', '.join(still)} is 0 {when}: trained at it, a group stands still."
+            notes.append(rate + of_others)
+        if fixed:
+            notes.append(f"The multiplier of {', '.join(fixed)} is 0 {when}: no rate was found for it but 0.")
+        return notes
+
+
+@contextlib.contextmanager
+def _nothing_read_ahead(x: Any) -> Iterator[None]:
+    """Stop, at the end, the workers of a parallel PyDataset, which go on where `fit` is stopped within an epoch."""
+    before = set(map(id, _enqueuers(x)))
+    try:
+        yield
+    finally:
+        for enqueuer in _enqueuers(x):
+            if id(enqueuer) not in before:
+                with contextlib.suppress(Exception):  # that of a batch, which nobody asks for any more
+                    enqueuer.stop()
+
+
+def _enqueuers(x: Any) -> list[Any]:
+    """What reads a PyDataset ahead at the moment; Keras has no way to it, and its thread may have ended before it."""
+    if not isinstance(x, keras.utils.PyDataset) or (x.workers <= 1 and not x.use_multiprocessing):
+        return []
+    found = [known for known in gc.get_objects() if type(known).__name__ == "OrderedEnqueuer"]
+    return [enqueuer for enqueuer in found if enqueuer.py_dataset is x and enqueuer.is_running()]

@@ -11,12 +11,14 @@ from kadence import _checks
 from kadence._snapshot_files import (
     Source,
     arrays_of,
+    buffers_of,
     check_files,
     check_model,
     check_shares,
     files_of,
     load_weights,
     own_weights,
+    state_of,
 )
 from kadence._updates import assign_array
 from kadence.batch_norm import batch_norms, recompute_layers
@@ -36,6 +38,7 @@ def average_weights(
 
     Over snapshots of a tail at a constant or cyclical rate that is stochastic weight averaging (SWA). Computed in
     float64. Weights that are not floating-point numbers are those of the last snapshot. The optimizer stays as it is.
+    Statistics that a PyTorch module keeps in buffers cannot be computed anew, and have to be the same in all snapshots.
     After an error or Ctrl-C the model has the weights that it had before.
 
     Args:
@@ -52,7 +55,8 @@ def average_weights(
 
     Raises:
         FileNotFoundError: If the folder has no snapshots, or a file is missing.
-        ValueError: If a file holds other weights, `batches` is None where it is needed, or an argument is out of range.
+        ValueError: If a file holds other weights, `batches` is None where it is needed, buffers of PyTorch modules
+            differ, or an argument is out of range.
         TypeError: If an argument has the wrong type.
 
     Example:
@@ -73,7 +77,7 @@ def average_weights(
             assign_array(weight, mean)
         if batches is not None:
             recompute_layers(built, batches, moved)
-        held[:] = arrays_of(built.variables)  # what the model is given back at the end is the mean
+        held[:] = state_of(built)  # what the model is given back at the end is the mean
     return len(files)
 
 
@@ -85,10 +89,15 @@ def _means(
     owners = {id(weight): norm for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
     sums = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     before: list[np.ndarray] = []
+    buffers: list[np.ndarray] = []
     moved: dict[int, keras.layers.BatchNormalization] = {}
     for file, share in zip(files, shares.tolist(), strict=True):
         load_weights(model, file)
         values = arrays_of(model.weights)
+        buffers_before, buffers = buffers, arrays_of(buffers_of(model))
+        if not all(map(np.array_equal, buffers_before, buffers)):
+            rule = "be snapshots with the same buffers, such as running statistics, in the modules of PyTorch"
+            raise ValueError(_checks.sentence("source", rule, str(file), "Freeze those modules in the training."))
         for weight, old, new in zip(model.weights, before, values, strict=False):
             owner = owners.get(id(weight))
             if owner is not None and not np.array_equal(old, new):

@@ -1,14 +1,14 @@
 """Snapshots of a training run -> one averaged prediction."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._arrays import check_repeatable, length_of, slice_of, unpack
+from kadence._arrays import check_repeatable, chunks_of, length_of, slice_of
 from kadence._snapshot_files import (
     Source,
     check_files,
@@ -111,21 +111,27 @@ class SnapshotEnsemble:
         decay by regularizers, belong to the weights of one snapshot and are left out.
 
         Args:
-            x: Inputs, or a dataset of batches (x, y) or (x, y, sample_weight); not an iterator.
+            x: Inputs, or a dataset of batches (x, y) or (x, y, sample_weight), in any order, a new one each time too;
+                not an iterator.
             y: Targets, where `x` is not a dataset.
             sample_weight: Weight of each sample, or None.
             batch_size: Samples in a batch. Integer >= 1.
 
         Returns:
-            Dict of name to float: "loss" and the metrics of `model.compile`.
+            Dict of name to float: "loss" and the metrics of `model.compile`; of a metric with several values, such as
+            one per class, their mean.
 
         Raises:
             ValueError: If the model is not compiled with a loss, or there are no targets.
             TypeError: If `x` is an iterator.
         """
-        inputs, targets, sample_weight = self._evaluation_data(x, y, sample_weight)
         batch_size = _checks.integer("batch_size", batch_size, minimum=1, unit="in samples")
-        return _score(self.model, targets, self.predict(inputs, batch_size), sample_weight, batch_size)
+        scored: list[tuple[Any, Any, Any]] = []
+        for chunk in self._evaluation_data(x, y, sample_weight):
+            inputs, targets, weights = zip(*chunk, strict=True)
+            mean = self.predict(list(inputs), predict=lambda parts: [self._predict_one(p, batch_size) for p in parts])
+            scored += zip(targets, mean, weights, strict=True)
+        return _score(self.model, scored, batch_size)
 
     def weigh(
         self, x: Any, y: Any = None, sample_weight: Any = None, temperature: float = 1.0, batch_size: int = 32
@@ -153,18 +159,16 @@ class SnapshotEnsemble:
             TypeError: If `x` is an iterator.
         """
         temperature = _checks.number("temperature", temperature, above=0.0, unit="in units of the loss")
-        inputs, targets, sample_weight = self._evaluation_data(x, y, sample_weight)
-        losses: list[float] = []
-
-        def judge(share: float) -> None:
-            own = self._predict_one(inputs, batch_size)
-            losses.append(_score(self.model, targets, own, sample_weight, batch_size)["loss"])
-
-        self._each(judge)
+        batch_size = _checks.integer("batch_size", batch_size, minimum=1, unit="in samples")
+        totals, n_samples = np.zeros(len(self)), 0
+        for chunk in self._evaluation_data(x, y, sample_weight):
+            totals += self._losses_of_each(chunk, batch_size)
+            n_samples += sum(length_of(targets) for _, targets, _ in chunk)
+        losses = totals / n_samples
         if not np.isfinite(losses).all():
-            raise ValueError(_checks.sentence("losses", "be finite for every snapshot", losses))
-        self.weights = check_shares(np.exp((min(losses) - np.array(losses)) / temperature), len(self))
-        return np.array(losses)
+            raise ValueError(_checks.sentence("losses", "be finite for every snapshot", losses.tolist()))
+        self.weights = check_shares(np.exp((losses.min() - losses) / temperature), len(self))
+        return losses
 
     def disagreement(self, x: Any, batch_size: int | None = None) -> np.ndarray:
         """How often two snapshots name different classes.
@@ -182,9 +186,13 @@ class SnapshotEnsemble:
             TypeError: If `x` is an iterator.
         """
         check_repeatable("x", x)
-        classes: list[np.ndarray] = []
-        self._each(lambda share: classes.append(_classes(self._predict_one(x, batch_size))))
-        return np.array([[np.mean(one != other) for other in classes] for one in classes])
+        differing, n_samples = np.zeros((len(self), len(self))), 0
+        for chunk in chunks_of(x):
+            outputs = self._outputs_of_each(chunk, batch_size)
+            classes = [np.concatenate([_classes(output) for output in own]) for own in outputs]
+            differing += [[np.sum(one != other) for other in classes] for one in classes]
+            n_samples += classes[0].size
+        return differing / n_samples
 
     def recompute_batch_norm(self, batches: Iterable[Any]) -> int:
         """Compute the BatchNormalization statistics of every snapshot anew, and write its file again.
@@ -220,32 +228,65 @@ class SnapshotEnsemble:
     def _predict_one(self, x: Any, batch_size: int | None) -> Any:
         return self.model.predict(x, batch_size=batch_size, verbose=0)
 
-    def _evaluation_data(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    def _outputs_of_each(self, chunk: list[tuple[Any, Any, Any]], batch_size: int | None) -> list[list[Any]]:
+        """What each snapshot says of each part of a chunk."""
+        outputs: list[list[Any]] = []
+        self._each(lambda share: outputs.append([self._predict_one(inputs, batch_size) for inputs, _, _ in chunk]))
+        return outputs
+
+    def _losses_of_each(self, chunk: list[tuple[Any, Any, Any]], batch_size: int) -> list[float]:
+        """The compiled loss of each snapshot, as a sum over the samples."""
+        sums = []
+        try:
+            for outputs in self._outputs_of_each(chunk, batch_size):
+                parts = [(y, output, weights) for (_, y, weights), output in zip(chunk, outputs, strict=True)]
+                sums.append(sum(loss * n for loss, n, _ in _losses(self.model, parts, batch_size)))
+        finally:
+            self.model.reset_metrics()
+        return sums
+
+    def _evaluation_data(self, x: Any, y: Any, sample_weight: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
         check_repeatable("x", x)
         if getattr(self.model, "_compile_loss", None) is None:
             raise ValueError(_checks.sentence("model", "be compiled with a loss", self.model.name))
-        inputs, targets, sample_weight = unpack(x, y, sample_weight)
-        if targets is None:
-            raise ValueError(_checks.sentence("y", "be the targets, unless `x` is a dataset with them", y))
-        return inputs, targets, sample_weight
+        chunk: Any = None
+        for chunk in chunks_of(x, y, sample_weight):
+            if any(targets is None for _, targets, _ in chunk):
+                raise ValueError(_checks.sentence("y", "be the targets, unless `x` is a dataset with them", y))
+            yield chunk
+        if chunk is None:
+            raise ValueError(_checks.sentence("x", "hold at least one batch", x))
 
 
-def _score(model: Any, y: Any, predicted: Any, sample_weight: Any, batch_size: int) -> dict[str, float]:
-    """The compiled loss, as a mean over the samples, and the compiled metrics, of a prediction."""
-    n, total = length_of(predicted), 0.0
-    if length_of(y) != n:
-        raise ValueError(_checks.sentence("y", f"hold one target for each of the {n} samples", length_of(y)))
+def _score(model: Any, parts: list[tuple[Any, Any, Any]], batch_size: int) -> dict[str, float]:
+    """The compiled loss, as a mean over the samples, and the compiled metrics, of targets, predictions and weights."""
+    total = n_samples = 0.0
     model.reset_metrics()
     try:
-        for start in range(0, n, batch_size):
-            rows = [_tensors(slice_of(part, start, start + batch_size)) for part in (y, predicted, sample_weight)]
-            # Keras has no public way to the compiled loss without the penalties of the layers.
-            total += float(model._compile_loss(*rows)) * min(batch_size, n - start)
+        for loss, n, rows in _losses(model, parts, batch_size):
+            total, n_samples = total + loss * n, n_samples + n
             model.compute_metrics(None, *rows)
-        results = {name: float(value) for name, value in model.get_metrics_result().items()}
+        results = {
+            name: float(np.mean(np.asarray(keras.ops.convert_to_numpy(value))))
+            for name, value in model.get_metrics_result().items()
+        }
     finally:
         model.reset_metrics()
-    return {**results, "loss": total / n}
+    return {**results, "loss": total / n_samples}
+
+
+def _losses(
+    model: Any, parts: list[tuple[Any, Any, Any]], batch_size: int
+) -> Iterator[tuple[float, int, tuple[Any, Any, Any]]]:
+    """The compiled loss of each batch, its number of samples, and its targets, predictions and weights."""
+    for y, predicted, sample_weight in parts:
+        n = length_of(predicted)
+        if length_of(y) != n:
+            raise ValueError(_checks.sentence("y", f"hold one target for each of the {n} samples", length_of(y)))
+        for start in range(0, n, batch_size):
+            a, b, c = (_tensors(slice_of(part, start, start + batch_size)) for part in (y, predicted, sample_weight))
+            # Keras has no public way to the compiled loss without the penalties of the layers.
+            yield float(model._compile_loss(a, b, c)), min(batch_size, n - start), (a, b, c)
 
 
 def _tensors(structure: Any) -> Any:

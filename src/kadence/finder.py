@@ -57,9 +57,12 @@ def lr_range_test(
         per_group: If False, all groups move together, their ratios kept, and the rates are those of
             `optimizer.learning_rate`. If True, each group is swept on its own, while the others train on at their
             current rates; a second sweep with the group at rate 0 shows what they did. That is 2 sweeps for each group.
+            Current are the rates, and the ratios, of the present update: at the start of a warm-up they are 0, which
+            `notes` of the result says.
         n_runs: Number of runs, each with a data order and dropout of its own. Integer >= 1.
         validation_data: Data to take the losses from, as `fit` takes it; None for the training batches. One batch of
-            it is evaluated after each step: with samples from all over arrays, or the first 32 batches of a dataset.
+            it is evaluated after each step: with samples from all over arrays, or the first 32 batches of a dataset; of
+            batches that differ in shape, the first.
         stop_factor: A sweep ends when the smoothed loss is above this factor times its lowest. Float > 1.
         seed: Seed of data order and dropout. Integer >= 0; None to draw one from NumPy's global generator.
         callbacks: Further Keras callbacks, for each sweep; to them it is a `fit` of as many epochs as it takes.
@@ -68,8 +71,8 @@ def lr_range_test(
         `RangeTest`.
 
     Raises:
-        ValueError: If the model is not compiled, there is no data, an argument is out of range, or the optimizer cannot
-            be made from its own config.
+        ValueError: If the model is not compiled, there is no data, an argument is out of range, the optimizer cannot be
+            made from its own config, or all groups are to move together and their multipliers are all 0.
         TypeError: If an argument has the wrong type, or the optimizer is a wrapper that is not known.
 
     Example:
@@ -99,7 +102,7 @@ def lr_range_test(
     with preserved_randomness():
         seed = int(np.random.randint(2**31 - 1)) if seed is None else int(seed)
         seed_global(seed_of_run(seed, 0))
-        held_out = None if validation_data is None else one_batch(validation_data, batch_size)
+        held_out, notes = (None, []) if validation_data is None else one_batch(validation_data, batch_size)
         with given_back(model, data) as state:
             sweeper = Sweeper(model, state, data, sweep_rates(lr_min, lr_max, n_steps), stop_factor, held_out)
             moves = sweeper.moves(per_group)
@@ -111,10 +114,10 @@ def lr_range_test(
         per_group,
         sweeper.current_rates,
         sweeper.multipliers,
-        [curve for move, curve in curves if any(move.factors)],
-        [curve for move, curve in curves if not any(move.factors)],
+        [curve for move, curve in curves if not move.is_baseline],
+        [curve for move, curve in curves if move.is_baseline],
         stop_factor,
         seed,
         "training" if held_out is None else "validation",
-        sweeper.notes(),
+        [*sweeper.notes(per_group), *notes],
     )

@@ -60,7 +60,7 @@ class RangeTest:
         lr_max: Last rate of the sweep. Float > lr_min.
         n_steps: Length of the sweep, in optimizer steps. Integer >= 2.
         per_group: Whether each group was swept on its own.
-        current_rates: Group -> its rate in the compiled optimizer, at the time of the test.
+        current_rates: Group -> its rate in the compiled optimizer, at the time of the test; 0 as a warm-up begins.
         multipliers: Group -> its factor on the swept rate where all groups moved together.
         curves: The sweeps, a `Curve` for each group and run.
         baselines: The same steps with this group at rate 0, a `Curve` for each group and run, if `per_group`.

@@ -14,11 +14,12 @@ from optimizer_oracles import (
     linear_loss,
     three_groups,
 )
+from range_tests import OwnStep
 
 import kadence
 from kadence import DiscriminativeOptimizer
-from kadence.callbacks import RateRecorder
-from kadence.callbacks.recorder import losses_of_means
+from kadence.callbacks import LossNotFiniteError, RateRecorder
+from kadence.callbacks.recorder import losses_of_logs
 from kadence.records import RateRecord
 
 BACKEND = keras.backend.backend()
@@ -219,11 +220,27 @@ def test_the_mean_of_the_losses_is_the_loss_of_the_epoch():
 
 
 @pytest.mark.parametrize("gaps", [1, 3])
-def test_losses_of_means(gaps):
+def test_losses_of_running_means(gaps):
     losses = np.random.default_rng(0).lognormal(size=10)
     means = {i: losses[: i + 1].mean() for i in [*range(gaps - 1, 9, gaps), 9]}
     expected = np.concatenate([np.full(len(part), part.mean()) for part in np.split(losses, range(gaps, 10, gaps))])
-    np.testing.assert_allclose(losses_of_means(means, gaps, 10), expected, 1e-9)
+    np.testing.assert_allclose(losses_of_logs(means, gaps, 10), expected, 1e-9)
+
+
+def test_losses_that_are_logged_as_they_are():
+    assert losses_of_logs({2: 1.0, 5: 2.0, 7: 3.0}, 3, 8, are_means=False).tolist() == [1, 1, 1, 2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("metrics", [None, ["mae"]] if BACKEND != "tensorflow" else [None])  # where Keras takes it
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize("kind", [keras.Sequential, OwnStep])
+def test_losses_of_a_train_step_that_returns_those_of_the_batch(kind, validation, metrics):
+    model, recorder = kind([keras.Input((3,)), keras.layers.Dense(1)]), RateRecorder()
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=metrics, jit_compile=BACKEND == "jax")
+    x, y = np.random.default_rng(0).normal(size=(24, 3)).astype("float32"), np.arange(24.0, dtype="float32")[:, None]
+    held_out = {"validation_data": (x[:4], y[:4])} if validation else {}
+    fit(model, x, y, [recorder], epochs=2, **held_out)
+    np.testing.assert_allclose(recorder.record.losses, np.tile(loss_of_each_batch(model, x, y), 2), 1e-3)
 
 
 def test_a_loss_that_turns_nan_is_recorded_and_written(tmp_path):
@@ -429,3 +446,51 @@ def test_the_recorder_changes_nothing_in_training():
         weights.append(all_values(model.variables))
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# What is refused.
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_rate_of_its_batch():
+    model = chain()
+    x, y = batches(4)
+    y[12:] = np.nan
+    compiled(model, keras.optimizers.SGD(0.1), "mse")
+    recorder = RateRecorder(every_batch=True, stop_on_nan=True)
+    with pytest.raises(
+        LossNotFiniteError, match=r"`loss` must stay finite; at optimizer step 3 .* rates all 0\.025, .*"
+    ):
+        fit(model, x, y, [EachBatch(lambda batch: 0.1 / (batch + 1)), recorder])
+
+
+def test_a_validation_loss_that_is_not_finite_is_named():
+    model = chain()
+    x, y = batches(2)
+    compiled(model, keras.optimizers.SGD(0.1), "mse")
+    with pytest.raises(LossNotFiniteError, match=r"`val_loss` must stay finite; .* Received: val_loss=nan"):
+        fit(model, x, y, [RateRecorder(stop_on_nan=True)], validation_data=(x, y * np.nan))
+
+
+def test_a_file_in_a_folder_that_is_not_there(tmp_path):
+    model, recorder = from_zero(), RateRecorder(tmp_path / "runs" / "none" / "rates.json")
+    x, y, _ = equal_batches(2)
+    compiled(model, grouped(model, SCHEDULE))
+    fit(model, x, y, [recorder])
+    assert RateRecord.from_json(recorder.path.read_text()) == recorder.record
+
+
+def test_a_record_of_other_groups_is_refused_before_the_first_step():
+    model = from_zero()
+    x, y, _ = equal_batches(2)
+    compiled(model, keras.optimizers.SGD(0.1))
+    previous = RateRecord([0, 1], {"other": [0.1, 0.1]}, [1.0, 1.0])
+    fit(model, x, y, [RateRecorder(previous=previous)])  # of which nothing lies before this fit
+    with pytest.raises(ValueError, match=r"`previous` must be a record of the groups \['all'\].*\['other'\]"):
+        fit(model, x, y, [RateRecorder(previous=previous)])
+    assert int(model.optimizer.iterations) == 2
+
+
+def test_bad_arguments():
+    for name, value in (("path", 3), ("previous", "rates.json"), ("every_batch", 1), ("stop_on_nan", None)):
+        with pytest.raises(TypeError, match=f"`{name}` must be"):
+            RateRecorder(**{name: value})

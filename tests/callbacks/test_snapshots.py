@@ -191,6 +191,36 @@ def test_training_that_goes_on_adds_to_the_folder(tmp_path):
     assert [s.step for s in other.snapshots] == [3, 9, 21, 45]
 
 
+@pytest.mark.parametrize("same_saver", [True, False])
+def test_the_end_of_a_fit_is_no_snapshot_of_the_training_that_goes_on(tmp_path, same_saver):
+    """Its first fit ends within the first cycle."""
+    model = new_model(kadence.WarmRestarts(0.1, first_cycle_steps=7))
+    fit(model, first := SnapshotSaver(tmp_path), epochs=1)
+    assert [(s.step, s.provisional) for s in first.snapshots] == [(5, True)]
+    fit(model, second := first if same_saver else SnapshotSaver(tmp_path), epochs=3, initial_epoch=1)
+    assert [(s.step, s.provisional) for s in second.snapshots] == [(7, False), (14, False)]
+    assert [entry["step"] for entry in kept(tmp_path).values()] == [7, 14]
+    assert sorted(path.name for path in tmp_path.glob("*.h5")) == [s.file for s in second.snapshots]
+
+
+def test_the_end_of_a_fit_is_kept_until_there_is_another_snapshot(tmp_path):
+    model = new_model(kadence.WarmRestarts(0.1, first_cycle_steps=7))
+    fit(model, saver := SnapshotSaver(tmp_path), epochs=1)
+    before = tiny.snapshot(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, saver, Kill(2), epochs=2, initial_epoch=1)
+    assert tiny.snapshot(tmp_path) == before
+
+
+def test_the_last_epoch_of_a_fit_gives_way_to_the_next_of_a_tail(tmp_path):
+    model, saver = new_model(0.1), SnapshotSaver(tmp_path, every_epochs=2)
+    fit(model, saver, epochs=3)
+    assert [(s.epoch, s.provisional) for s in saver.snapshots] == [(2, False), (3, True)]
+    fit(model, saver, epochs=4, initial_epoch=3)
+    assert [(s.epoch, s.provisional) for s in saver.snapshots] == [(2, False), (4, False)]
+    assert sorted(path.name for path in tmp_path.glob("*.h5")) == [s.file for s in saver.snapshots]
+
+
 def test_the_snapshots_of_another_run_are_refused_and_untouched(tmp_path):
     fit(new_model(), SnapshotSaver(tmp_path))
     before, model = tiny.snapshot(tmp_path), new_model()

@@ -48,6 +48,32 @@ def test_each_group_has_a_colour_and_one_may_have_no_answer():
     assert colours == {lines["head"].get_color()}
 
 
+def many_groups(n):
+    test = range_test()
+    names = [f"group_{number}" for number in range(n)]
+    curves = [Curve(name, 0, test.curves[0].losses, "end") for name in names]
+    bases = [Curve(name, 0, np.full(100, 2.0), "end") for name in names]
+    rates = dict.fromkeys(names, 1e-3)
+    return RangeTest(1e-7, 10.0, 100, True, rates, dict.fromkeys(names, 1.0), curves, bases)
+
+
+@pytest.mark.parametrize("n", [4, 5, 12, 13, 40])
+def test_the_legend_of_many_groups_fits(n, monkeypatch):
+    made = []
+    for name in ("interval", "suggest"):
+        own = getattr(RangeTest, name)
+        monkeypatch.setattr(RangeTest, name, lambda *a, own=own, name=name: made.append(name) or own(*a))
+    ax = plot_range_test(many_groups(n))
+    assert sorted(made) == ["interval"] + ["suggest"] * 4  # they are slow, and answer for all groups at once
+    labels = legend_labels(ax)
+    assert len(labels) == (n if n <= 12 else 0) + 4
+    assert sum("learns from" in label for label in labels) == (n if n <= 4 else 0)
+    ax.figure.canvas.draw()  # an axes that has no room left is a warning
+    box = ax.get_legend().get_window_extent()
+    assert 0 <= box.y0 < box.y1 <= ax.figure.bbox.height
+    assert len([line for line in ax.lines if line.get_linestyle() == "-"]) == n
+
+
 def test_a_flat_test_can_be_drawn():
     assert "no clear answer" in legend_labels(plot_range_test(range_test(losses=np.ones(100))))[0]
 

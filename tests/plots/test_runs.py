@@ -1,3 +1,4 @@
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -172,9 +173,21 @@ def test_the_drawn_history_counts_epochs_from_1():
 
 
 def test_validation_that_is_not_made_at_every_epoch():
-    """`validation_freq=2` leaves fewer values; nothing can tell where they belong."""
-    ax = plot_history({"loss": [3.0, 2.0, 1.5], "val_loss": [4.0]})
-    assert [len(drawn(line)[0]) for line in ax.lines] == [3, 1]
+    """`validation_freq=3` leaves fewer values."""
+    for epochs in (6, 7):
+        train, validation = plot_history({"loss": [3.0] * epochs, "val_loss": [4.0, 3.0]}).lines
+        assert drawn(train)[0].tolist() == list(range(1, epochs + 1))
+        assert drawn(validation)[0].tolist() == [3, 6]
+    assert [len(drawn(line)[0]) for line in plot_history({"loss": [3.0], "val_loss": []}).lines] == [1, 0]
+
+
+def test_what_fit_returns_is_a_history_too():
+    history = keras.callbacks.History()
+    history.history = {"loss": [3.0, 2.0]}
+    (line,) = plot_history(history).lines
+    assert drawn(line)[1].tolist() == [3.0, 2.0]
+    with pytest.raises(TypeError, match="`history` must be what `fit` returns, or its `history`"):
+        plot_history([3.0, 2.0])
 
 
 def test_a_metric_that_is_not_in_the_history():

@@ -18,6 +18,7 @@ class SnapshotSaver(keras.callbacks.Callback):
     Cycles are counted in optimizer steps: where one ends within an epoch, the weights of exactly that step are kept,
     and only then is the device asked for them. A schedule without cycles, or a run that ends before its first cycle
     does, leaves one snapshot of its end. For an average over the tail of a run, keep every epoch of it instead.
+    Where training goes on after `fit`, the next snapshot takes the place of one that was kept because `fit` ended.
 
     The folder holds `snapshot_0001.weights.h5`, ..., which `model.load_weights` loads too, and `snapshots.json`, which
     lists them with step and epoch. Each is written under another name and renamed. A run that is killed and resumed
@@ -33,7 +34,8 @@ class SnapshotSaver(keras.callbacks.Callback):
             written again. If False, they are an error.
 
     Attributes:
-        snapshots: What the folder lists: `file`, `step` (optimizer updates done) and `epoch` (from 1) of each.
+        snapshots: What the folder lists: of each, `file`, `step` (optimizer updates done), `epoch` (from 1), and
+            `provisional`, whether it was kept because `fit` ended.
 
     Raises:
         ValueError: If an argument is out of range; from `fit`, if the optimizer has no `Schedule` and `every_epochs`
@@ -104,8 +106,8 @@ class SnapshotSaver(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keep the weights of the last epoch, or those of a run without the end of a cycle."""
         self._begin()
-        if self.every_epochs is not None or not self.snapshots:
-            self._keep(self._clock.read(self.model.optimizer))
+        if self.every_epochs is not None or all(snapshot.provisional for snapshot in self.snapshots):
+            self._keep(self._clock.read(self.model.optimizer), provisional=True)
 
     def _begin(self) -> None:
         if self._begun:
@@ -133,11 +135,12 @@ class SnapshotSaver(keras.callbacks.Callback):
         if self.every_epochs is None and (self._end is None or step > self._end):
             self._end = next_cycle_end(schedule_of(self.model.optimizer, ""), step)
 
-    def _keep(self, step: int) -> None:
+    def _keep(self, step: int, provisional: bool = False) -> None:
         if self.snapshots and self.snapshots[-1].step == step:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        snapshot = Snapshot(f"snapshot_{len(self.snapshots) + 1:04d}{SUFFIX}", step, self._epoch)
+        kept = [snapshot for snapshot in self.snapshots if not snapshot.provisional]
+        snapshot = Snapshot(f"snapshot_{len(kept) + 1:04d}{SUFFIX}", step, self._epoch, provisional)
         save_weights(self.model, self.folder / snapshot.file)
-        self.snapshots.append(snapshot)
+        self.snapshots = [*kept, snapshot]
         write_index(self.folder, self.snapshots)

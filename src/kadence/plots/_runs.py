@@ -12,6 +12,7 @@ from kadence.records import RateRecord
 from kadence.schedules import Schedule
 
 if TYPE_CHECKING:
+    from keras.callbacks import History
     from matplotlib.axes import Axes
 
 #: A logarithmic axis ends this far below the lowest peak: a cosine's end is near 0.
@@ -76,11 +77,15 @@ def plot_rates(record: RateRecord, ax: "Axes | None" = None) -> "Axes":
     return finish(axes, "optimizer step", "learning rate")
 
 
-def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", ax: "Axes | None" = None) -> "Axes":
+def plot_history(
+    history: "Mapping[str, Sequence[float]] | History", metric: str = "loss", ax: "Axes | None" = None
+) -> "Axes":
     """Draw a metric over the epochs, in training and, where there is one, in validation.
 
     Args:
-        history: Metric name -> value per epoch, such as `model.fit(...).history`.
+        history: What `model.fit` returns, or its `history`: metric name -> value per epoch. Of fewer validations than
+            epochs, as with `validation_freq`, each is drawn at as many epochs after the one before as their numbers
+            allow.
         metric: Name of the metric in training; `val_` in front names it in validation.
         ax: matplotlib Axes to draw on; by default those of a new figure.
 
@@ -90,14 +95,21 @@ def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", a
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If the history does not have the metric.
+        TypeError: If `history` has the wrong type.
     """
-    if metric not in history:
-        raise ValueError(_checks.sentence("metric", "be in the history", metric, _checks.did_you_mean(metric, history)))
+    logged: Any = getattr(history, "history", history)
+    if not isinstance(logged, Mapping):
+        raise TypeError(_checks.sentence("history", "be what `fit` returns, or its `history`", history))
+    if metric not in logged:
+        raise ValueError(_checks.sentence("metric", "be in the history", metric, _checks.did_you_mean(metric, logged)))
     axes = axes_or_new(ax)
     for key, label in ((metric, "train"), (f"val_{metric}", "validation")):
-        if key in history:
-            values = list(history[key])
-            axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3.5, linewidth=1.4, label=label)
+        if key in logged:
+            values = list(logged[key])
+            between = max(len(logged[metric]) // max(len(values), 1), 1)
+            axes.plot(
+                between * np.arange(1, len(values) + 1), values, marker="o", markersize=3.5, linewidth=1.4, label=label
+            )
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     return finish(axes, "epoch", metric)
