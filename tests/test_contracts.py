@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # fmt: off
 ORDER = [
     "_checks", "_backend", "_text",
-    "_walk", "groups",
+    "_walk", "_saved_weights", "groups",
     "schedules._base", "schedules._shapes", "schedules._curves", "schedules._join",
     "schedules._decays", "schedules._cycles", "schedules._points", "schedules._phases", "schedules",
     "durations", "budgets",

@@ -3,18 +3,15 @@
 import fnmatch
 import itertools
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import keras
 
 from kadence import _checks
+from kadence._saved_weights import SavedWeight, match
 from kadence._walk import Layers, Unit
-
-#: What Keras calls a variable without a name, numbered anew in each process: "variable", "jax_variable_2".
-_NAMELESS = re.compile(r"([a-z]+_)?variable(_\d+)?")
 
 
 @dataclass(frozen=True)
@@ -37,26 +34,6 @@ class LayerGroup:
         return [weight for weight in self.weights if weight.trainable]
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What a file says of a weight: its group, name within its layer, shape and path, and whether it trained."""
-
-    group: int
-    name: str
-    shape: tuple[int, ...]
-    path: str = ""
-    trained: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.name!r} of shape {self.shape}"
-
-    def fits(self, variable: keras.Variable) -> bool:
-        """Whether a variable can be the one that was saved."""
-        names = (self.name, variable.name)
-        alike = self.name == variable.name or any(_NAMELESS.fullmatch(name) for name in names)
-        return alike and self.shape == tuple(variable.shape)
-
-
 class LayerGroups(Sequence[LayerGroup]):
     """A sequence of `LayerGroup`, from the input of a model towards its head; `str()` gives a table.
 
@@ -71,9 +48,9 @@ class LayerGroups(Sequence[LayerGroup]):
         self._groups = tuple(groups)
         self._rates = None if rates is None else tuple(float(rate) for rate in rates)
         #: What a file says of the weights; `bind` finds them.
-        self._saved: tuple[_Saved, ...] | None = None
+        self._saved: tuple[SavedWeight, ...] | None = None
         #: The same with the weights that `bind` found; what was frozen and still is it cannot find.
-        self._bound: tuple[tuple[_Saved, keras.Variable | None], ...] = ()
+        self._bound: tuple[tuple[SavedWeight, keras.Variable | None], ...] = ()
         #: Weights that were frozen when they were saved, and are not now.
         self._thawed: tuple[keras.Variable, ...] = ()
         #: All weights in the model's order, which need not be that of the groups.
@@ -142,28 +119,11 @@ class LayerGroups(Sequence[LayerGroup]):
             raise ValueError(_checks.sentence("groups", rule, self, remedy))
         return self
 
-    def _bind_saved(self, saved: Sequence[_Saved], variables: Sequence[keras.Variable]) -> "LayerGroups":
-        remedy = "The model is not the one that was saved: make new groups, for example with `kadence.split`."
-        for entry in saved:
-            if not 0 <= entry.group < len(self):
-                rule = f"be the index of one of the {len(self)} saved groups"
-                raise ValueError(_checks.sentence("group", rule, entry.group, remedy))
-        trained = [entry for entry in saved if entry.trained]
-        entries = trained if len(trained) == len(variables) else _aligned(saved, variables)
-        if entries is None:
-            rule = f"be as many trainable variables as in the saved groups, {len(trained)}"
-            remedy += (
-                " Or layers within its layers were frozen, which Keras does not save: load it with `compile=False`,"
-                " then `kadence.freeze_to`, then compile it."
-            )
-            raise ValueError(_checks.sentence("variables", rule, len(variables), remedy))
+    def _bind_saved(self, saved: Sequence[SavedWeight], variables: Sequence[keras.Variable]) -> "LayerGroups":
+        entries = match(saved, variables, len(self))
         members: list[list[keras.Variable]] = [[] for _ in self]
-        for position, (expected, variable) in enumerate(zip(entries, variables, strict=True)):
-            if not expected.fits(variable):
-                rule = f"be {expected} at position {position}, as in the saved groups"
-                received = str(_described(expected.group, variable))
-                raise ValueError(_checks.sentence("variables", rule, received, remedy))
-            members[expected.group].append(variable)
+        for entry, variable in zip(entries, variables, strict=True):
+            members[entry.group].append(variable)
         groups = LayerGroups(
             [LayerGroup(group.name, group.layers, tuple(taken)) for group, taken in zip(self, members, strict=True)],
             self._rates,
@@ -193,11 +153,11 @@ class LayerGroups(Sequence[LayerGroup]):
                 variables = trainable
             in_order = iter(variables)
             weights = [next(in_order) if weight.trainable else weight for weight in self._order]
-            saved = tuple(_described(group_of[id(w)], w) for w in weights)
+            saved = tuple(SavedWeight.of(w, group_of[id(w)]) for w in weights)
         return {
             "groups": [{"name": group.name, "layers": list(group.layers)} for group in self],
-            "variables": [_plain(entry) for entry in saved if entry.trained],
-            "frozen": [[place, *_plain(entry)] for place, entry in enumerate(saved) if not entry.trained],
+            "variables": [entry.plain() for entry in saved if entry.trained],
+            "frozen": [[place, *entry.plain()] for place, entry in enumerate(saved) if not entry.trained],
         }
 
     @classmethod
@@ -211,9 +171,9 @@ class LayerGroups(Sequence[LayerGroup]):
             `LayerGroups`.
         """
         groups = cls([LayerGroup(str(entry["name"]), tuple(entry["layers"])) for entry in config["groups"]])
-        saved = [_saved(entry, trained=True) for entry in config["variables"]]
+        saved = [SavedWeight.from_plain(entry, trained=True) for entry in config["variables"]]
         for place, *entry in config.get("frozen", []):
-            saved.insert(place, _saved(entry, trained=False))
+            saved.insert(place, SavedWeight.from_plain(entry, trained=False))
         groups._saved = tuple(saved)
         return groups
 
@@ -398,49 +358,6 @@ def layer_decay(groups: LayerGroups, decay: float) -> list[float]:
     """
     decay = _checks.number("decay", decay, above=0.0, maximum=1.0)
     return [decay**distance for distance in reversed(range(len(groups)))]
-
-
-def _described(group: int, weight: keras.Variable) -> _Saved:
-    return _Saved(group, weight.name, tuple(weight.shape), weight.path, bool(weight.trainable))
-
-
-def _plain(entry: _Saved) -> list[Any]:
-    return [entry.group, entry.name, list(entry.shape), entry.path]
-
-
-def _saved(plain: Sequence[Any], trained: bool) -> _Saved:
-    """From what a file holds; an older one has no paths."""
-    group, name, shape, *path = plain
-    return _Saved(int(group), name, tuple(shape), *path, trained=trained)
-
-
-def _aligned(saved: Sequence[_Saved], variables: Sequence[keras.Variable]) -> list[_Saved] | None:
-    """Which saved weight each variable is, where by order, and paths if they hold, it can be in one way only."""
-    for path_of in (str, _unnumbered, _no_path):
-        found = _first_fits(saved, variables, path_of)
-        last = _first_fits(saved[::-1], variables[::-1], path_of)[::-1]
-        entries = [entry for entry, other in zip(found, last, strict=True) if entry is not None and entry is other]
-        kept = {id(entry) for entry in entries}
-        if len(entries) == len(variables) and all(id(entry) in kept for entry in saved if entry.trained):
-            return entries
-    return None
-
-
-def _first_fits(
-    saved: Sequence[_Saved], variables: Sequence[keras.Variable], path_of: Callable[[str], str]
-) -> list[_Saved | None]:
-    """Of each variable, the first saved weight that it fits, after that of the variable before."""
-    left = iter(saved)
-    return [next((e for e in left if e.fits(v) and path_of(e.path) == path_of(v.path)), None) for v in variables]
-
-
-def _unnumbered(path: str) -> str:
-    """A path without the numbers that Keras adds to names of its own making, anew in each process."""
-    return re.sub(r"_\d+(?=/|$)", "", path)
-
-
-def _no_path(path: str) -> str:
-    return ""
 
 
 def _matches(address: str, patterns: str | Sequence[str]) -> bool:
