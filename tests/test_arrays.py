@@ -40,19 +40,21 @@ def test_an_iterator_cannot_be_read_twice():
 
 
 def test_arrays_are_one_chunk():
-    (((x, y, weights),),) = chunks_of(X, Y.tolist())
+    (((x, y, weights, rows),),) = chunks_of(X, Y.tolist())
+    assert rows is None
     assert x is X
     assert isinstance(y, np.ndarray)
     assert weights is None
-    assert list(chunks_of(X)) == [[(X, None, None)]]
-    (((_, targets, _),),) = chunks_of(X, {"a": keras.ops.ones(6), "b": Y})
+    assert list(chunks_of(X)) == [[(X, None, None, None)]]
+    (((_, targets, _, _),),) = chunks_of(X, {"a": keras.ops.ones(6), "b": Y})
     assert length_of(targets) == 6
     assert slice_of(targets, 4, 9)["b"].tolist() == [4, 5]
     assert slice_of(None, 0, 1) is None
 
 
 def test_a_dataset_is_read_once_in_chunks_of_joined_batches(monkeypatch):
-    (((x, y, weights),),) = chunks_of(Pairs())
+    (((x, y, weights, rows),),) = chunks_of(Pairs())
+    assert rows == 2, "of its batches"
     np.testing.assert_array_equal(x, X)
     assert y.tolist() == [0, 1, 2, 3, 4, 5]
     assert weights.tolist() == [0, 0, 1, 1, 2, 2]
@@ -64,7 +66,7 @@ def test_a_dataset_is_read_once_in_chunks_of_joined_batches(monkeypatch):
 
 def test_batches_of_other_shapes_are_parts_of_a_chunk():
     (chunk,) = chunks_of((np.ones((2, width)), np.ones(2)) for width in (3, 3, 4))
-    assert [(x.shape, y.shape) for x, y, _ in chunk] == [((4, 3), (4,)), ((2, 4), (2,))]
+    assert [(x.shape, y.shape) for x, y, _, _ in chunk] == [((4, 3), (4,)), ((2, 4), (2,))]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="texts are tensors of TensorFlow")
@@ -73,8 +75,8 @@ def test_texts_stay_tensors():
 
     dataset = tf.data.Dataset.from_tensor_slices((["a", "b", "c"], [1, 2, 3])).batch(2)
     (chunk,) = chunks_of(dataset)
-    assert [x.numpy().tolist() for x, _, _ in chunk] == [[b"a", b"b"], [b"c"]]
-    assert [y.tolist() for _, y, _ in chunk] == [[1, 2], [3]]
+    assert [x.numpy().tolist() for x, _, _, _ in chunk] == [[b"a", b"b"], [b"c"]]
+    assert [y.tolist() for _, y, _, _ in chunk] == [[1, 2], [3]]
 
 
 def test_to_numpy_of_a_list_is_one_array_or_several():

@@ -470,6 +470,15 @@ def test_predict_prints_a_table_and_the_accuracy(run, photos, capsys):
     assert {row[1] for row in rows} == set(tiny.COLOURS)
 
 
+def test_work_that_broke_off_is_an_error(photos, tmp_path, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "train_classifier", broken)
+    assert command("finetune", photos, "--out", tmp_path / "run", *tiny.flags()) == 1
+    assert "the output is no longer read, and the command broke off" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["nowhere/out.csv", "."])
 def test_predict_looks_where_it_is_to_write_first(run, photos, tmp_path, capsys, name, monkeypatch):
     monkeypatch.setattr(cli, "predict_photos", lambda *_: pytest.fail("predicted"))

@@ -97,3 +97,11 @@ def test_a_schedule_of_keras_is_compiled_once_and_not_kept():
 
 def test_a_schedule_that_does_not_compile_is_asked_eagerly():
     np.testing.assert_array_equal(sample_rates(keras.optimizers.SGD(Undecided()), 4)["all"], [0.1, 0.1, 0.2, 0.2])
+
+
+def test_a_schedule_whose_attribute_is_changed():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5, staircase=True)
+    for rate in (0.5, 0.25):
+        schedule.initial_learning_rate = rate
+        (rates,) = sample_rates(keras.optimizers.SGD(schedule), 2).values()
+        np.testing.assert_allclose(rates, [rate, rate])

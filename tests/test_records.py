@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +272,22 @@ def test_a_run_folder_is_held_by_one(tmp_path):
         (tmp_path / "run" / "run.json").write_text("")
     with held("out", tmp_path / "run"), held("out", None):
         pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are looked up as on Linux")
+def test_a_process_that_was_forked_does_not_hold_it_on(tmp_path):
+    """As the workers of a PyDataset, which Keras leaves running where `fit` is stopped."""
+    with held("out", tmp_path / "run"):
+        (tmp_path / "run" / "run.json").write_text("")
+        child = subprocess.Popen(["sleep", "60"], pass_fds=_open_folders())
+    try:
+        with held("out", tmp_path / "run"):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _open_folders():
+    """Descriptors of folders; the child has those that a fork would give it."""
+    return tuple(int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists() and path.is_dir())

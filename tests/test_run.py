@@ -429,6 +429,13 @@ def test_snapshots_cannot_be_asked_for_in_mid_run(photos, copy, nothing_changed)
         train_classifier(tiny.settings(photos, augment=True), copy, resume=True, snapshots=True)
 
 
+def test_a_run_of_a_version_that_did_not_say_whether_it_keeps_snapshots(photos, copy):
+    description = json.loads((copy / "run.json").read_text(encoding="utf-8"))
+    del description["snapshots"], description["photos"]["skipped"]
+    (copy / "run.json").write_text(json.dumps(description), encoding="utf-8")
+    train_classifier(tiny.settings(photos, augment=True), copy, resume=True, snapshots=True)
+
+
 def test_two_processes_do_not_train_in_one_folder(photos, copy, nothing_changed):
     with held("out", copy), pytest.raises(FileExistsError, match="in which no other process trains"):
         train_classifier(tiny.settings(photos, augment=True), copy, resume=True)

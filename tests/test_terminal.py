@@ -39,6 +39,7 @@ def test_a_name_that_is_not_text_is_printable():
     assert _terminal.printable(Path("caf\udce9.png")) == r"caf\udce9.png"
     assert _terminal.printable(Path("café.png")) == "café.png"
     assert _terminal.printable(Path("a\tb\nc d.png")) == r"a\tb\nc d.png"
+    assert _terminal.printable(Path("9.41\u202fAM\u3000.png")) == "9.41\u202fAM\u3000.png", "a path that exists"
 
 
 def test_a_negative_number_is_a_value():

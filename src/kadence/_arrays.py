@@ -60,7 +60,7 @@ def check_repeatable(name: str, x: Any) -> None:
         raise TypeError(_checks.sentence(name, "be data that can be read more than once", x, remedy))
 
 
-def chunks_of(x: Any, y: Any = None, sample_weight: Any = None) -> Iterator[list[tuple[Any, Any, Any]]]:
+def chunks_of(x: Any, y: Any = None, sample_weight: Any = None) -> Iterator[list[tuple[Any, Any, Any, int | None]]]:
     """Inputs, targets and sample weights that belong together, of a dataset in one pass: the next may be shuffled anew.
 
     Args:
@@ -69,11 +69,11 @@ def chunks_of(x: Any, y: Any = None, sample_weight: Any = None) -> Iterator[list
         sample_weight: Weight of each sample, or None.
 
     Yields:
-        Lists of x, y and sample_weight, the parts of a dataset as structures of arrays of about a gigabyte a list, with
-        batches of one shape joined. Inputs that are no dataset stay as they are.
+        Lists of x, y, sample_weight and the rows of a batch, the parts of a dataset as structures of arrays of about a
+        gigabyte a list, with batches of one shape joined. Inputs that are no dataset stay as they are; None for rows.
     """
     if y is not None or not is_dataset(x):
-        yield [(x, to_numpy(y), to_numpy(sample_weight))]
+        yield [(x, to_numpy(y), to_numpy(sample_weight), None)]
         return
     held, size = [], 0
     for batch in batches_of("x", x):
@@ -94,9 +94,10 @@ def _inputs_in_memory(inputs: Any) -> Any:
     return inputs if is_text else arrays
 
 
-def _joined(batches: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any]]:
+def _joined(batches: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any, int | None]]:
     alike = [list(group) for _, group in itertools.groupby(batches, _shapes)]
-    return [group[0] if len(group) == 1 else tuple(map(concatenate, zip(*group, strict=True))) for group in alike]
+    wholes = [group[0] if len(group) == 1 else tuple(map(concatenate, zip(*group, strict=True))) for group in alike]
+    return [(*whole, length_of(group[0][0])) for whole, group in zip(wholes, alike, strict=True)]
 
 
 def _shapes(batch: Any) -> list[Any]:

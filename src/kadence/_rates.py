@@ -11,8 +11,8 @@ from kadence._updates import KerasSchedule, UpdatesByGroup, as_number, innermost
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule
 
-#: id of a schedule -> its compiled function, for as long as the schedule lives.
-_COMPILED: dict[int, Callable[[Any], Any]] = {}
+#: id of a schedule -> its attributes, and the function that was compiled with them, for as long as the schedule lives.
+_COMPILED: dict[int, tuple[dict[str, Any], Callable[[Any], Any]]] = {}
 
 
 def rate_scale(optimizer: Any) -> float:
@@ -69,15 +69,31 @@ def _rates_of(schedule: Any, steps: list[int]) -> np.ndarray:
 
     Called eagerly, Keras's own restarts are on time where the compiled step misses them, and JAX compiles at each call.
     """
-    if id(schedule) not in _COMPILED:
-        # The schedule itself would be kept alive by its function.
-        proxy = weakref.proxy(schedule)
-        _COMPILED[id(schedule)] = compiled(lambda step: proxy(step))
-        weakref.finalize(schedule, _COMPILED.pop, id(schedule))
+    if not steps:
+        return np.zeros(0)
+    function = _function_of(schedule)
     try:
-        return rates_of_function(_COMPILED[id(schedule)], steps)
+        rates = rates_of_function(function, steps)
     except Exception:  # what a schedule raises on a tensor without a value has no common class
         return np.array([as_number(schedule(step)) for step in steps], np.float64)
+    _COMPILED[id(schedule)] = (_attributes(schedule), function)  # a call may have set some
+    return rates
+
+
+def _function_of(schedule: Any) -> Callable[[Any], Any]:
+    """The compiled function of a schedule, compiled anew where an attribute was changed."""
+    known = _COMPILED.get(id(schedule))
+    if known is None or known[0] != _attributes(schedule):
+        # The schedule itself would be kept alive by its function.
+        proxy = weakref.proxy(schedule)
+        if known is None:
+            weakref.finalize(schedule, _COMPILED.pop, id(schedule))
+        known = _COMPILED[id(schedule)] = (_attributes(schedule), compiled(lambda step: proxy(step)))
+    return known[1]
+
+
+def _attributes(schedule: Any) -> dict[str, Any]:
+    return dict(getattr(schedule, "__dict__", {}))
 
 
 def rates_of_function(function: Callable[[Any], Any], steps: Sequence[int]) -> np.ndarray:

@@ -76,7 +76,8 @@ def add_schedules(parser: argparse.ArgumentParser, add_run_flags: Any, lr_max: f
     kinds = parser.add_subparsers(required=True, metavar="SCHEDULE", dest="name")
     for name, maker in _MAKERS.items():
         text = (inspect.getdoc(maker) or "").partition("\n")[0]
-        kind = add_command(kinds, name, parser.get_default("command"), text.replace("%", "%%").replace("`", ""))
+        text = text.replace("%", "%%").replace("`", "")
+        kind = add_command(kinds, name, parser.get_default("command"), text, only_prints=True)
         lengths = kind.add_mutually_exclusive_group() if maker is WarmRestarts else kind
         for flag, parameter in _flags(maker).items():
             _add_flag(lengths if flag == "first_cycle_steps" else kind, flag, parameter, lr_max)
@@ -169,7 +170,7 @@ def _check_complete(maker: Any, arguments: Mapping[str, Any]) -> None:
 
 def add_schedule(commands: Any) -> None:
     """The command `kadence schedule`."""
-    parser = add_command(commands, "schedule", _schedule, "print a schedule's cycles, and draw it")
+    parser = add_command(commands, "schedule", _schedule, "print a schedule's cycles, and draw it", only_prints=True)
 
     def add_run_flags(kind: argparse.ArgumentParser) -> None:
         kind.add_argument("--steps", type=int, required=True, help="length of the run in optimizer steps")
@@ -198,7 +199,7 @@ def _schedule(options: argparse.Namespace) -> None:
 def add_plan(commands: Any) -> None:
     """The command `kadence plan`."""
     text = "show what a run will be trained with, and what is wrong with it"
-    add_schedules(add_command(commands, "plan", _plan, text), _add_plan_flags, lr_max=None)
+    add_schedules(add_command(commands, "plan", _plan, text, only_prints=True), _add_plan_flags, lr_max=None)
 
 
 def _add_plan_flags(parser: argparse.ArgumentParser) -> None:

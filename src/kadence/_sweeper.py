@@ -225,13 +225,12 @@ class Sweeper:
 
     def _notes_on_rates(self, per_group: bool) -> list[str]:
         trained = [name for own, name in enumerate(self.current_rates) if self._sweep.has_variables(own)]
-        still = [name for name in trained if not self.current_rates[name]]
+        still = [name for name in trained if per_group and not self.current_rates[name]]
         fixed = [name for name in trained if not per_group and not self.multipliers[name]]
         when, notes = f"at the present update, {self._update}", []
         if still:
-            of_others = " They stood still while another group was swept." if per_group else ""
             rate = f"The current rate of {', '.join(still)} is 0 {when}: trained at it, a group stands still."
-            notes.append(rate + of_others)
+            notes.append(f"{rate} They stood still while another group was swept.")
         if fixed:
             notes.append(f"The multiplier of {', '.join(fixed)} is 0 {when}: no rate was found for it but 0.")
         return notes

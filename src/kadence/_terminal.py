@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,15 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str, only_prints: bool = False
 ) -> argparse.ArgumentParser:
-    """A parser of a command among `commands`, which calls `function` with the parsed flags."""
+    """A parser of a command among `commands`, which calls `function` with the parsed flags.
+
+    A command that only prints has done its work where nobody reads on.
+    """
     parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
     parser._negative_number_matcher = re.compile(r"-[.\d]")  # or argparse takes -1e-3 and -1,2 for flags
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, only_prints=only_prints)
     return parser
 
 
@@ -88,4 +92,5 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 def printable(path: Path) -> str:
     """A path as text of one line that can be encoded, also where the name of the file is not UTF-8."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    breaks = ("Cc", "Zl", "Zp")  # control characters, and what separates lines
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in breaks else c for c in text)

@@ -45,7 +45,7 @@ def set_unit(unit: Unit, trainable: bool) -> None:
     variables = list(layer._trainable_variables)
     if not trainable and layer._trainable and any(variable.trainable for variable in variables):
         setattr(layer, _KEPT_OFF, frozenset(i for i, variable in enumerate(variables) if not variable.trainable))
-    kept_off = {id(variables[i]) for i in getattr(layer, _KEPT_OFF, ())}
+    kept_off = {id(variables[i]) for i in getattr(layer, _KEPT_OFF, ()) if i < len(variables)}
     if getattr(layer, "lora_enabled", False):
         kept_off |= {id(getattr(layer, name, None)) for name in ("_kernel", "_embeddings")}
     own = {id(variable) for variable in variables}

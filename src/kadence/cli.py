@@ -1,6 +1,7 @@
 """The `kadence` command: flags and files -> the calls of the other modules."""
 
 import argparse
+import contextlib
 import csv
 import io
 import os
@@ -64,8 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how = f"Go on with the same command and --resume (run folder {out})." if begun else ""
         say(f"Stopped. {getattr(options, 'stopped', how)}".rstrip())
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # or Python writes what is left once more, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if options.only_prints:  # whoever reads it, such as `head`, has enough
+            return 0
+        with contextlib.suppress(OSError):
+            say("error: the output is no longer read, and the command broke off.")
+        return 1
     except _EXPECTED as error:
         if options.traceback:
             raise
@@ -225,7 +232,9 @@ def _summary(groups: LayerGroups, peaks: Sequence[float], accuracy: float, epoch
 
 
 def _add_groups(commands: Any) -> None:
-    parser = add_command(commands, "groups", _groups, "print the layer groups of a network with a new head")
+    parser = add_command(
+        commands, "groups", _groups, "print the layer groups of a network with a new head", only_prints=True
+    )
     add_backbone(parser)
     parser.add_argument("--rates", type=numbers, metavar="R,R,R", help="peak rate per group")
     parser.add_argument("--list", action="store_true", help="print the names of all backbones instead")
@@ -243,7 +252,8 @@ def _groups(options: argparse.Namespace) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    parser = add_command(commands, "doctor", _doctor, "report known traps around learning rates in a saved model")
+    text = "report known traps around learning rates in a saved model"
+    parser = add_command(commands, "doctor", _doctor, text, only_prints=True)
     parser.add_argument("model", metavar="MODEL.keras", help="file of a compiled model; it is read, not executed")
 
 
@@ -253,7 +263,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _add_predict(commands: Any) -> None:
-    parser = add_command(commands, "predict", _predict, "classify photos with the model of a run folder")
+    parser = add_command(
+        commands, "predict", _predict, "classify photos with the model of a run folder", only_prints=True
+    )
     parser.add_argument("run", help="run folder")
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_FOLDER", help="photos, and folders of photos")
     parser.add_argument("--ensemble", action="store_true", help="average the snapshots of a run with --snapshots")

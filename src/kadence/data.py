@@ -4,6 +4,7 @@ Photos are decoded here, with Pillow, because `keras.utils.image_dataset_from_di
 broken file, ignores the EXIF orientation, and cannot give a resumed run the order its epoch would have had.
 """
 
+import collections
 import hashlib
 import os
 import unicodedata
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -148,13 +150,23 @@ def without_copies(folder: ImageFolder) -> ImageFolder:
 
     Returns:
         `ImageFolder`; a warning says how many were left out.
+
+    Raises:
+        ValueError: If no image of a class is left.
     """
-    first: dict[bytes, int] = {}
-    for position, digest in enumerate(_digests(folder)):
-        first.setdefault(digest, position)
+    first: dict[Any, int] = {}
+    sizes = _sizes(folder)
+    counts = collections.Counter(sizes)
+    for position, (path, size) in enumerate(zip(folder.paths, sizes, strict=True)):
+        first.setdefault(_digest(path) if counts[size] > 1 else path, position)
     n_copies = len(folder.paths) - len(first)
     if not n_copies:
         return folder
+    emptied = set(folder.labels) - {folder.labels[position] for position in first.values()}
+    if emptied:
+        names = ", ".join(repr(folder.class_names[label]) for label in sorted(emptied))
+        remedy = f"All photos of {names} are copies of photos of other classes."
+        raise ValueError(sentence("folder", "hold photos of each class", str(folder.folder), remedy))
     said = f"{counted(n_copies, 'photo')} in {str(folder.folder)!r} {'is a copy' if n_copies == 1 else 'are copies'}"
     warnings.warn(f"{said} of others, and left out: copies would be held out of the training.", stacklevel=2)
     return replace(folder.select(first.values()), skipped=folder.skipped)
@@ -167,16 +179,25 @@ def warn_of_shared(train: ImageFolder, held_out: ImageFolder) -> None:
         train: The images to train on.
         held_out: The images to judge on.
     """
-    known = set(_digests(train))
-    shared = [path for path, digest in zip(held_out.paths, _digests(held_out), strict=True) if digest in known]
+    sizes, own = _sizes(held_out), _sizes(train)
+    alike = set(sizes)
+    known = {_digest(path) for path, size in zip(train.paths, own, strict=True) if size in alike}
+    alike = set(own)
+    candidates = [path for path, size in zip(held_out.paths, sizes, strict=True) if size in alike]
+    shared = [path for path in candidates if _digest(path) in known]
     if shared:
         named = _first([repr(str(path)) for path in shared], ", ")
         said = f"{counted(len(shared), 'photo')} to judge on {'is' if len(shared) == 1 else 'are'} trained on too"
         warnings.warn(f"{said}, so the accuracy is too good: {named}.", stacklevel=2)
 
 
-def _digests(folder: ImageFolder) -> list[bytes]:
-    return [hashlib.sha256(path.read_bytes()).digest() for path in folder.paths]
+def _sizes(folder: ImageFolder) -> list[int]:
+    """Sizes of the files: only where two are equal, their bytes have to be read."""
+    return [path.stat().st_size for path in folder.paths]
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def split_validation(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:

@@ -115,7 +115,7 @@ class SnapshotEnsemble:
                 not an iterator.
             y: Targets, where `x` is not a dataset.
             sample_weight: Weight of each sample, or None.
-            batch_size: Samples in a batch. Integer >= 1.
+            batch_size: Samples in a batch; of a dataset, those of its own are predicted at a time. Integer >= 1.
 
         Returns:
             Dict of name to float: "loss" and the metrics of `model.compile`; of a metric with several values, such as
@@ -128,9 +128,10 @@ class SnapshotEnsemble:
         batch_size = _checks.integer("batch_size", batch_size, minimum=1, unit="in samples")
         scored: list[tuple[Any, Any, Any]] = []
         for chunk in self._evaluation_data(x, y, sample_weight):
-            inputs, targets, weights = zip(*chunk, strict=True)
-            mean = self.predict(list(inputs), predict=lambda parts: [self._predict_one(p, batch_size) for p in parts])
-            scored += zip(targets, mean, weights, strict=True)
+            mean = self.predict(
+                chunk, predict=lambda parts: [self._predict_one(p[0], p[3] or batch_size) for p in parts]
+            )
+            scored += [(part[1], own, part[2]) for part, own in zip(chunk, mean, strict=True)]
         return _score(self.model, scored, batch_size)
 
     def weigh(
@@ -163,7 +164,7 @@ class SnapshotEnsemble:
         totals, n_samples = np.zeros(len(self)), 0
         for chunk in self._evaluation_data(x, y, sample_weight):
             totals += self._losses_of_each(chunk, batch_size)
-            n_samples += sum(length_of(targets) for _, targets, _ in chunk)
+            n_samples += sum(length_of(targets) for _, targets, _, _ in chunk)
         losses = totals / n_samples
         if not np.isfinite(losses).all():
             raise ValueError(_checks.sentence("losses", "be finite for every snapshot", losses.tolist()))
@@ -188,8 +189,8 @@ class SnapshotEnsemble:
         check_repeatable("x", x)
         differing, n_samples = np.zeros((len(self), len(self))), 0
         for chunk in chunks_of(x):
-            outputs = self._outputs_of_each(chunk, batch_size)
-            classes = [np.concatenate([_classes(output) for output in own]) for own in outputs]
+            classes: list[np.ndarray] = []
+            self._each(lambda share, chunk=chunk, found=classes: found.append(self._classes_in(chunk, batch_size)))
             differing += [[np.sum(one != other) for other in classes] for one in classes]
             n_samples += classes[0].size
         return differing / n_samples
@@ -228,30 +229,30 @@ class SnapshotEnsemble:
     def _predict_one(self, x: Any, batch_size: int | None) -> Any:
         return self.model.predict(x, batch_size=batch_size, verbose=0)
 
-    def _outputs_of_each(self, chunk: list[tuple[Any, Any, Any]], batch_size: int | None) -> list[list[Any]]:
-        """What each snapshot says of each part of a chunk."""
-        outputs: list[list[Any]] = []
-        self._each(lambda share: outputs.append([self._predict_one(inputs, batch_size) for inputs, _, _ in chunk]))
-        return outputs
+    def _classes_in(self, chunk: list[Any], batch_size: int | None) -> np.ndarray:
+        return np.concatenate([_classes(self._predict_one(x, batch_size or rows)) for x, _, _, rows in chunk])
 
-    def _losses_of_each(self, chunk: list[tuple[Any, Any, Any]], batch_size: int) -> list[float]:
+    def _losses_of_each(self, chunk: list[Any], batch_size: int) -> list[float]:
         """The compiled loss of each snapshot, as a sum over the samples."""
-        sums = []
+        sums: list[float] = []
+
+        def judge(share: float) -> None:
+            parts = [(y, self._predict_one(x, rows or batch_size), weights) for x, y, weights, rows in chunk]
+            sums.append(sum(loss * n for loss, n, _ in _losses(self.model, parts, batch_size)))
+
         try:
-            for outputs in self._outputs_of_each(chunk, batch_size):
-                parts = [(y, output, weights) for (_, y, weights), output in zip(chunk, outputs, strict=True)]
-                sums.append(sum(loss * n for loss, n, _ in _losses(self.model, parts, batch_size)))
+            self._each(judge)
         finally:
             self.model.reset_metrics()
         return sums
 
-    def _evaluation_data(self, x: Any, y: Any, sample_weight: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
+    def _evaluation_data(self, x: Any, y: Any, sample_weight: Any) -> Iterator[list[Any]]:
         check_repeatable("x", x)
         if getattr(self.model, "_compile_loss", None) is None:
             raise ValueError(_checks.sentence("model", "be compiled with a loss", self.model.name))
         chunk: Any = None
         for chunk in chunks_of(x, y, sample_weight):
-            if any(targets is None for _, targets, _ in chunk):
+            if any(targets is None for _, targets, _, _ in chunk):
                 raise ValueError(_checks.sentence("y", "be the targets, unless `x` is a dataset with them", y))
             yield chunk
         if chunk is None:

@@ -127,6 +127,8 @@ def held(name: str, folder: Path | None) -> Iterator[None]:
                 raise FileExistsError(_checks.sentence(name, rule, str(folder), remedy)) from error
             except OSError:
                 pass
+            else:  # workers that were forked and are left running hold the file open, and with it the lock
+                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield
 
 

@@ -102,7 +102,7 @@ def train_classifier(
     keras.utils.set_random_seed(settings.seed)
     photos = load_photos(settings)
     if before is not None:
-        kept = before.get("snapshots", (folder / SNAPSHOTS).is_dir())
+        kept = before.get("snapshots", snapshots or (folder / SNAPSHOTS).is_dir())
         _check_same_run(before, settings, photos, snapshots and not kept)
         warn_of_versions(before.get("versions"))
         snapshots = kept
@@ -225,7 +225,9 @@ def _check_same_run(before: dict[str, Any], settings: FineTuneSettings, photos: 
         for name, value in now["settings"].items()
         if known.get(name) != value and name not in ("photos", "validation")  # which photos they hold is what counts
     ]
-    changed += ["the photos are others"] * (before.get("photos") != now["photos"])
+    known_photos, photos_now = before.get("photos") or {}, now["photos"]
+    if any(known_photos.get(name) != photos_now[name] for name in ("train", "validation", "fingerprint")):
+        changed.append("the photos are others")
     changed += ["it was begun without snapshots"] * late
     if changed:
         raise ValueError(

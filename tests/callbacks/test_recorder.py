@@ -494,3 +494,20 @@ def test_bad_arguments():
     for name, value in (("path", 3), ("previous", "rates.json"), ("every_batch", 1), ("stop_on_nan", None)):
         with pytest.raises(TypeError, match=f"`{name}` must be"):
             RateRecorder(**{name: value})
+
+
+def test_an_evaluation_before_the_recorder_changes_nothing():
+    """Metrics of the model are then those of the evaluation."""
+    x, y = np.random.default_rng(0).random((48, 4)), np.ones((48, 1))
+    losses = []
+    for evaluates in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        recorder = kadence.RateRecorder()
+        look = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_, model=model: model.evaluate(x[:8], y[:8], verbose=0)
+        )
+        model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[look] * evaluates + [recorder])
+        losses.append(recorder.record.losses)
+    np.testing.assert_allclose(*losses, rtol=1e-4)

@@ -140,6 +140,8 @@ class RateRecorder(keras.callbacks.Callback):
         if self.stop_on_nan and not np.isfinite(held_out):
             # The last update may have spoilt the weights; the loss would show it one batch later.
             raise LossNotFiniteError(self._not_finite("val_loss", float(held_out), last))
+        if self._logs_are_means is None and not _has_own_step(self.model):
+            self._logs_are_means = True
         if self._logs_are_means is None:
             # A `train_step` of the user's may return the loss of the batch, which then is in no metric.
             metrics = self._metrics_now() if self._metrics is None else self._metrics
@@ -183,6 +185,10 @@ class RateRecorder(keras.callbacks.Callback):
             {name: rate[steps - first] * scale for name, rate in rates.items()},
             losses[batches],
         )
+
+
+def _has_own_step(model: Any) -> bool:
+    return "train_step" in vars(model) or type(model).train_step is not keras.Model.train_step
 
 
 def losses_of_logs(
