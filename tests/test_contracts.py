@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # fmt: off
 ORDER = [
     "_checks", "_backend", "_text",
-    "_walk", "_saved_weights", "groups",
+    "_walk", "_saved_weights", "_layer_groups", "groups",
     "schedules._base", "schedules._shapes", "schedules._curves", "schedules._join",
     "schedules._decays", "schedules._cycles", "schedules._points", "schedules._phases", "schedules",
     "durations", "budgets",
@@ -41,7 +41,7 @@ ORDER = [
     "_suggestions", "_answers", "range_test",
     "_batches", "_randomness", "_restore", "_sweep", "_loss_curve", "_sweeper", "finder", "ladders",
     "ensemble", "averages", "tta", "_cut", "features",
-    "_statistics", "_comparison_rows", "comparison", "plots", "report", "_images", "data", "digits",
+    "_statistics", "_comparison_rows", "comparison", "plots", "report", "_images", "data", "_overlap", "digits",
     "_pth", "_efficientnet_lite", "backbones",
     "replicas", "settings", "classifier", "_setup", "_rate_search",
     "_trial_data", "_head", "_compiled", "_job", "_phase_rates", "_phase_schedules", "phases",

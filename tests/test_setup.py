@@ -37,14 +37,6 @@ def test_photos_to_judge_on_are_not_trained_on(photos, tmp_path):
     assert len(parts.train.paths) + len(parts.validation.paths) == 12
 
 
-def test_a_class_of_copies_alone_is_an_error(tmp_path):
-    folder = tiny.write_photos(tmp_path, n=2)
-    for photo in (folder / "birnen").iterdir():
-        photo.write_bytes((folder / "apfel" / photo.name).read_bytes())
-    with pytest.raises(ValueError, match="All photos of 'birnen' are copies of photos of other classes"):
-        load_photos(tiny.settings(folder))
-
-
 def test_the_fingerprint_is_of_names_labels_and_sizes(photos, tmp_path):
     print_of = load_photos(tiny.settings(photos)).fingerprint()
     assert load_photos(tiny.settings(photos)).fingerprint() == print_of

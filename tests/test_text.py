@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kadence._text import counted, rate_lines, spark_lines, sparkline, table, tables
+from kadence._text import counted, first_of, rate_lines, spark_lines, sparkline, table, tables
 
 pytestmark = pytest.mark.once
 
@@ -91,3 +91,9 @@ def test_rate_lines():
         "a          0.3     0.1    0.1    0.2",
         "group_2  1e-05       0  1e-05  1e-06",
     ]
+
+
+def test_the_first_five_and_how_many_more():
+    assert first_of([], ", ") == ""
+    assert first_of(list("abcde"), ", ") == "a, b, c, d, e"
+    assert first_of(list("abcdefg"), "; ") == "a; b; c; d; e; and 2 more"

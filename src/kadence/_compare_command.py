@@ -14,6 +14,7 @@ import keras
 
 from kadence import _checks
 from kadence._compare_checks import check_numbers, check_strategies
+from kadence._overlap import check_outside, without_copies
 from kadence._terminal import add_command, console, numbers, words, write_line
 from kadence._trial_plan import TrialPlan
 from kadence._trials import Outcome, Trial
@@ -21,7 +22,7 @@ from kadence.callbacks.progress import BarOwner
 from kadence.classifier import build_classifier
 from kadence.compare import ENGINES, compare
 from kadence.comparison import Comparison
-from kadence.data import ImageBatches, ImageFolder, check_outside, scan_folder, split_validation, without_copies
+from kadence.data import ImageBatches, ImageFolder, scan_folder, split_validation
 from kadence.groups import LayerGroups
 from kadence.plots import save_comparison_picture
 from kadence.records import made, write_text
@@ -33,7 +34,11 @@ _DEFAULTS = FineTuneSettings(photos="")
 
 
 def add_compare(commands: Any) -> None:
-    """The command `kadence compare`."""
+    """The command `kadence compare`.
+
+    Args:
+        commands: What `add_subparsers` gave for `kadence`; it gets the command.
+    """
     text = "measure on a folder of photos which way of training is better, and how sure that is"
     parser = add_command(commands, "compare", _compare, text)
     _add_photos(parser)

@@ -7,16 +7,20 @@ from typing import Any
 
 from kadence import _checks
 from kadence._flags import add_backbone, add_photos, add_training, settings_of
+from kadence._overlap import check_outside
 from kadence._rate_search import FILES, FIND_STEPS, find_rates, store_test
 from kadence._suggestions import RULES
 from kadence._terminal import add_command, console, numbers, rich_table
 from kadence.callbacks.progress import ProgressDisplay
-from kadence.data import check_outside
 from kadence.range_test import RangeTest
 
 
 def add_find(commands: Any) -> None:
-    """The command `kadence find`."""
+    """The command `kadence find`.
+
+    Args:
+        commands: What `add_subparsers` gave for `kadence`; it gets the command.
+    """
     parser = add_command(commands, "find", _find, "find the learning rates for a folder of photos by a range test")
     add_photos(parser)
     add_backbone(parser)

@@ -15,6 +15,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", 
 #: Pictures that are not read, which a user should know.
 UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".cr2", ".nef"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+PICTURES = SUFFIXES | UNREAD_SUFFIXES
 NOT_READ = "a format that is not read: convert it to JPEG or PNG"
 #: EXIF tag, and what each of its values asks for.
 _ORIENTATION = 0x0112

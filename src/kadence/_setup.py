@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 
 from kadence import _checks
-from kadence.data import ImageFolder, scan_folder, split_validation, warn_of_shared, without_copies
+from kadence._overlap import warn_of_shared, without_copies
+from kadence.data import ImageFolder, scan_folder, split_validation
 from kadence.groups import LayerGroups
 from kadence.optimizer import DiscriminativeOptimizer
 from kadence.schedules import Schedule

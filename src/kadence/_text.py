@@ -63,8 +63,25 @@ def tables(rows: Sequence[tuple[str, Sequence[Sequence[str]]]], width: int) -> l
     return [*lines, *table(now, n_left=1)]
 
 
+def first_of(texts: Sequence[str], separator: str) -> str:
+    """The first five, and how many more there are.
+
+    Args:
+        texts: The texts.
+        separator: What stands between them.
+    """
+    return separator.join([*texts[:5], *([f"and {len(texts) - 5} more"] if len(texts) > 5 else [])])
+
+
 def rate_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
-    """A table of the peak, the lowest, the first and the last rate of each group."""
+    """A table of the peak, the lowest, the first and the last rate of each group.
+
+    Args:
+        rates: Group name -> rate at every optimizer step. Arrays of shape (n_steps,), n_steps >= 1.
+
+    Returns:
+        List of lines, the heading first.
+    """
     rows = [["group", "peak", "lowest", "first", "last"]]
     for name, rate in rates.items():
         rows.append([name, *(f"{figure:.3g}" for figure in (rate.max(), rate.min(), rate[0], rate[-1]))])
@@ -72,7 +89,11 @@ def rate_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def spark_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
-    """A line of at most 60 characters per group, logarithmic where the rate is far below its peak for half the run."""
+    """A line of at most 60 characters per group, logarithmic where the rate is far below its peak for half the run.
+
+    Args:
+        rates: Group name -> rate at every optimizer step; not empty. Arrays of shape (n_steps,), n_steps >= 1.
+    """
     width = min(max(map(len, rates)), _WIDTH // 2)
     lines = []
     for name, rate in rates.items():
@@ -84,7 +105,14 @@ def spark_lines(rates: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def sparkline(values: np.ndarray, width: int, log: bool = False) -> str:
-    """`values` >= 0 as at most `width` blocks, each the mean of its share, from 0 to the highest; 0 is a dot."""
+    """`values` >= 0 as at most `width` blocks, each the mean of its share, from 0 to the highest; 0 is a dot.
+
+    Args:
+        values: Such as the rate at every optimizer step. Array of shape (n,), n >= 1; one that is not finite makes all
+            dots.
+        width: Number of characters, fewer for fewer values. Integer >= 1.
+        log: Whether the height of a block is the logarithm of the value, over four decades below the highest.
+    """
     edges = np.linspace(0, len(values), min(width, len(values)), endpoint=False).astype(np.int64)
     means = np.add.reduceat(values, edges) / np.diff(edges, append=len(values))
     return "".join(_block(mean, float(means.max()), log) for mean in means.tolist())

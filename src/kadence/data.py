@@ -4,15 +4,12 @@ Photos are decoded here, with Pillow, because `keras.utils.image_dataset_from_di
 broken file, ignores the EXIF orientation, and cannot give a resumed run the order its epoch would have had.
 """
 
-import collections
-import hashlib
 import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +17,7 @@ import numpy as np
 from kadence._checks import did_you_mean, integer, number, sentence, sequence
 from kadence._images import (
     NOT_READ,
-    UNREAD_SUFFIXES,
+    PICTURES,
     broken,
     existing_folder,
     find_images,
@@ -28,7 +25,7 @@ from kadence._images import (
     is_image,
     read_images,
 )
-from kadence._text import counted
+from kadence._text import counted, first_of
 
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 
@@ -73,23 +70,6 @@ class ImageFolder:
         )
 
 
-def check_outside(name: str, out: Path, photos: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Raise if results would be written among photos.
-
-    Args:
-        name: Argument that the folder of the results was given as.
-        out: That folder.
-        photos: Folders of photos, or None for those that were not given.
-
-    Raises:
-        ValueError: If `out` is one of them or in one.
-    """
-    for folder in photos:
-        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
-            remedy = "Its pictures would be taken for photos of a class."
-            raise ValueError(sentence(name, "not be in the folder of the photos", str(out), remedy))
-
-
 def scan_folder(
     folder: str | os.PathLike[str], *, strict: bool = False, class_names: Sequence[str] | None = None
 ) -> ImageFolder:
@@ -123,81 +103,24 @@ def scan_folder(
     known = None if class_names is None else sequence("class_names", class_names, "be a sequence of class names")
     _check_classes(root, list(folders), known)
     names = list(folders) if known is None else known
-    found = [(path, name) for name, below in folders.items() for path in find_images(below)]
+    pictures = [(path, name) for name, below in folders.items() for path in find_images(below, PICTURES)]
+    found = [(path, name) for path, name in pictures if is_image(path)]
     reasons = broken([path for path, _ in found])
     strays = [(path, "not in a class folder") for path in sorted(root.iterdir()) if is_image(path)]
-    unread = [path for below in folders.values() for path in find_images(below, UNREAD_SUFFIXES)]
-    skipped = (*strays, *reasons.items(), *((path, NOT_READ) for path in unread))
+    unread = [(path, NOT_READ) for path, _ in pictures if not is_image(path)]
+    skipped = (*strays, *reasons.items(), *unread)
     if strict and skipped:
         raise ValueError(sentence("folder", "hold only images that can be used", str(root), _summary(skipped)))
     good = {path: name for path, name in found if path not in reasons}
     filled = set(good.values())
     empty = [repr(name) for name in folders if name not in filled]
     if empty and (known is None or not good):
-        remedy = f"No readable image in the class folders {_first(empty, ', ')}. {_summary(skipped)}"
+        remedy = f"No readable image in the class folders {first_of(empty, ', ')}. {_summary(skipped)}"
         raise ValueError(sentence("folder", "hold readable images of each class", str(root), remedy.strip()))
     if skipped:
         warnings.warn(f"In {str(root)!r}: {_summary(skipped)}", stacklevel=2)
     index = {name: label for label, name in enumerate(names)}
     return ImageFolder(root, tuple(good), tuple(index[name] for name in good.values()), tuple(names), skipped)
-
-
-def without_copies(folder: ImageFolder) -> ImageFolder:
-    """The images without those whose bytes are those of an earlier one, of which a part would be held out.
-
-    Args:
-        folder: The images.
-
-    Returns:
-        `ImageFolder`; a warning says how many were left out.
-
-    Raises:
-        ValueError: If no image of a class is left.
-    """
-    first: dict[Any, int] = {}
-    sizes = _sizes(folder)
-    counts = collections.Counter(sizes)
-    for position, (path, size) in enumerate(zip(folder.paths, sizes, strict=True)):
-        first.setdefault(_digest(path) if counts[size] > 1 else path, position)
-    n_copies = len(folder.paths) - len(first)
-    if not n_copies:
-        return folder
-    emptied = set(folder.labels) - {folder.labels[position] for position in first.values()}
-    if emptied:
-        names = ", ".join(repr(folder.class_names[label]) for label in sorted(emptied))
-        remedy = f"All photos of {names} are copies of photos of other classes."
-        raise ValueError(sentence("folder", "hold photos of each class", str(folder.folder), remedy))
-    said = f"{counted(n_copies, 'photo')} in {str(folder.folder)!r} {'is a copy' if n_copies == 1 else 'are copies'}"
-    warnings.warn(f"{said} of others, and left out: copies would be held out of the training.", stacklevel=2)
-    return replace(folder.select(first.values()), skipped=folder.skipped)
-
-
-def warn_of_shared(train: ImageFolder, held_out: ImageFolder) -> None:
-    """Warn if held-out images are among those of the training.
-
-    Args:
-        train: The images to train on.
-        held_out: The images to judge on.
-    """
-    sizes, own = _sizes(held_out), _sizes(train)
-    alike = set(sizes)
-    known = {_digest(path) for path, size in zip(train.paths, own, strict=True) if size in alike}
-    alike = set(own)
-    candidates = [path for path, size in zip(held_out.paths, sizes, strict=True) if size in alike]
-    shared = [path for path in candidates if _digest(path) in known]
-    if shared:
-        named = _first([repr(str(path)) for path in shared], ", ")
-        said = f"{counted(len(shared), 'photo')} to judge on {'is' if len(shared) == 1 else 'are'} trained on too"
-        warnings.warn(f"{said}, so the accuracy is too good: {named}.", stacklevel=2)
-
-
-def _sizes(folder: ImageFolder) -> list[int]:
-    """Sizes of the files: only where two are equal, their bytes have to be read."""
-    return [path.stat().st_size for path in folder.paths]
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def split_validation(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:
@@ -367,12 +290,7 @@ def _check_classes(root: Path, found: list[str], known: list[str] | None) -> Non
         raise ValueError(sentence("folder", "hold at least two classes, one sub-folder each", str(root), remedy))
 
 
-def _first(texts: Sequence[str], separator: str) -> str:
-    """The first five, and how many more there are."""
-    return separator.join([*texts[:5], *([f"and {len(texts) - 5} more"] if len(texts) > 5 else [])])
-
-
 def _summary(skipped: Sequence[tuple[Path, str]]) -> str:
     """A sentence that counts the skipped files and names the first five with their reasons."""
-    named = _first([f"{str(path)!r} ({reason})" for path, reason in skipped], "; ")
+    named = first_of([f"{str(path)!r} ({reason})" for path, reason in skipped], "; ")
     return f"{counted(len(skipped), 'image file')} cannot be used: {named}." if skipped else ""

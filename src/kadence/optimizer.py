@@ -1,6 +1,5 @@
 """Layer groups and any Keras optimizer -> one optimizer with one learning rate per group."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -229,7 +228,8 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         self._groups = self._groups.bind(list(variables))
-        variables = _frozen_again(variables, self._groups)
+        self._groups.freeze_again()
+        variables = [variable for variable in variables if variable.trainable]
         index_of = {id(weight): index for index, group in enumerate(self._groups) for weight in group.weights}
         inner = self.inner_optimizer
         inner._group_settings.group_of = {inner._var_key(v): index_of[id(v)] for v in variables}
@@ -326,20 +326,3 @@ class DiscriminativeOptimizer(keras.optimizers.Optimizer):
             no_weight_decay=config["no_weight_decay"] if decays else (),
             name=config["name"],
         )
-
-
-def _frozen_again(variables: Sequence[keras.Variable], groups: LayerGroups) -> list[keras.Variable]:
-    """The variables without those that were frozen when the groups were saved, which are frozen, once."""
-    thawed, groups._thawed = groups._thawed, ()
-    if not thawed:
-        return list(variables)
-    for variable in thawed:
-        variable.trainable = False
-    warnings.warn(
-        f"{len(thawed)} variables were frozen when the model was saved, the first {thawed[0].path!r}. Keras does not "
-        "restore that of layers within layers and of single variables, so they are frozen here. The layers' own flags "
-        "stay lost: freeze those that are BatchNormalization before `fit`, or their statistics move; "
-        "`kadence.freeze_batch_norm` freezes all.",
-        stacklevel=3,
-    )
-    return [variable for variable in variables if variable.trainable]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kadence import _checks
-from kadence._images import SUFFIXES, UNREAD_SUFFIXES, find_images, read_image
+from kadence._images import PICTURES, find_images, read_image
 from kadence._snapshot_files import INDEX
 from kadence.ensemble import SnapshotEnsemble
 from kadence.run import SNAPSHOTS
@@ -169,7 +169,7 @@ def _with_truth(photo: Path, labels: Sequence[str]) -> list[tuple[Path, str | No
     if not photo.is_dir():
         raise FileNotFoundError(_checks.sentence("photos", "name existing photos or folders", str(photo)))
     pairs = []
-    for path in find_images(photo, SUFFIXES | UNREAD_SUFFIXES):  # the latter are among those that could not be read
+    for path in find_images(photo, PICTURES):  # some are among those that could not be read
         parts = path.relative_to(photo).parts
         name = unicodedata.normalize("NFC", parts[0]).strip() if len(parts) > 1 else ""
         pairs.append((path, name if name in labels else None))

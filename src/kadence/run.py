@@ -14,6 +14,7 @@ import keras
 from kadence import _checks
 from kadence._backend import versions
 from kadence._findings import mid_cycle
+from kadence._overlap import check_outside
 from kadence._pipeline import fit
 from kadence._rate_search import store_test, stored_test
 from kadence._run_description import warn_of_versions
@@ -21,7 +22,7 @@ from kadence._setup import Photos, compile_classifier, load_photos
 from kadence.batch_norm import FullBatches, recompute_batch_norm
 from kadence.callbacks import EpochSeeds, RateRecorder, RunFolder, SnapshotSaver, save_model
 from kadence.classifier import build_classifier, rates_of
-from kadence.data import ImageBatches, check_outside
+from kadence.data import ImageBatches
 from kadence.durations import run_length
 from kadence.ensemble import SnapshotEnsemble
 from kadence.finder import lr_range_test
