@@ -122,10 +122,38 @@ def _text(results: Results, cell: Cell) -> str:
     return re.sub(r"\b0\.(?=\d{3})", ".", text) + missing
 
 
-def _gains(results: Results, place: tuple[str, str, str], kind: tuple[str, str]) -> list[float]:
-    """Points of accuracy more than one rate with a cosine, seed by seed; nothing for that itself, or before all are."""
-    base = results.judged(*place[:2], Cell(*place, *REFERENCE).strategy_name)
-    rows = results.judged(*place[:2], Cell(*place, *kind).strategy_name) if kind != REFERENCE else {}
+def differences(results: Results, chosen: list[Cell]) -> Iterator[str]:
+    """A Markdown table for each network and optimizer: what one choice adds where the other is the same, in points."""
+    kinds = list(itertools.product(SCHEDULES, LADDERS))
+    pairs = [((schedule, REFERENCE[1]), (schedule, ladder)) for schedule, ladder in kinds if ladder != REFERENCE[1]]
+    pairs += [((REFERENCE[0], ladder), (schedule, ladder)) for schedule, ladder in kinds if schedule != REFERENCE[0]]
+    for block in BLOCKS:
+        rows = {}
+        for base, kind in pairs:
+            members = [Cell(data, *block, *kind) for data in DATA]
+            rows[base, kind] = [_points(results, cell, base) if cell in chosen else "" for cell in members]
+        if any(map(any, rows.values())):
+            yield f"| {', '.join(block)}, in points | {' | '.join(DATA)} |\n|{'---|' * (1 + len(DATA))}"
+            for (base, kind), texts in rows.items():
+                if any(texts):
+                    yield f"| {', '.join(kind)} over {', '.join(base)} | {' | '.join(texts)} |"
+            yield ""
+
+
+def _points(results: Results, cell: Cell, base: tuple[str, str]) -> str:
+    gains = _gains(results, cell[:3], cell[3:], base)
+    if not gains:
+        return ""
+    low, high = interval(gains, 100 * GRAIN) or (gains[0], gains[0])
+    return f"{sum(gains) / len(gains):+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _gains(
+    results: Results, place: tuple[str, str, str], kind: tuple[str, str], reference: tuple[str, str] = REFERENCE
+) -> list[float]:
+    """Points of accuracy more than the reference, seed by seed; nothing for that itself, or before all are there."""
+    base = results.judged(*place[:2], Cell(*place, *reference).strategy_name)
+    rows = results.judged(*place[:2], Cell(*place, *kind).strategy_name) if kind != reference else {}
     gains = gains_over(base, rows)
     return [100 * gain for gain in gains] if len(gains) >= len(SEEDS) else []
 
@@ -191,7 +219,7 @@ def main() -> None:
             print("Without the VGG: run pretrain_vgg.py first.")
         with running(Path(options.data), results, options.budget_minutes) as bench:
             measure(bench, chosen)
-    print("\n".join(tables(results, chosen)))
+    print("\n".join([*tables(results, chosen), *differences(results, chosen)]))
     if options.picture is not None:
         draw(results, options.picture)
 
