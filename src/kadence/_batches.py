@@ -54,7 +54,14 @@ def _from_the_start(first: Any, others: Iterator[Any]) -> Iterator[Any]:
 
 
 def no_data(x: Any) -> ValueError:
-    """The error of data without a batch."""
+    """The error of data without a batch.
+
+    Args:
+        x: What `fit` takes as x; the error says its type.
+
+    Returns:
+        A `ValueError`, for the caller to raise.
+    """
     return ValueError(_checks.sentence("x", "hold at least one batch", type(x).__name__))
 
 

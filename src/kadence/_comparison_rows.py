@@ -140,12 +140,21 @@ def make_row(
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean, or None of nothing."""
+    """The mean, or None of nothing.
+
+    Args:
+        values: Numbers of one unit, such as accuracies or seconds; may be empty.
+    """
     return float(np.mean(values)) if values else None
 
 
 def last_values(result: StrategyResult, metric: str) -> list[float]:
-    """The metric on the validation data after the last epoch of each trial, where it is finite."""
+    """The metric on the validation data after the last epoch of each trial, where it is finite.
+
+    Args:
+        result: What came of a strategy.
+        metric: Name of the metric, without "val_".
+    """
     last = (curve[f"val_{metric}"][-1:] for curve in result.curves)
     return [value for values in last for value in values if value is not None]
 

@@ -9,7 +9,11 @@ DEFAULTS = FineTuneSettings(photos="")
 
 
 def add_photos(parser: argparse.ArgumentParser) -> None:
-    """The photos, and which of them are held out."""
+    """The photos, and which of them are held out.
+
+    Args:
+        parser: Parser of a command; it gets the folder and the flags.
+    """
     parser.add_argument("photos", help="folder with one folder of photos per class")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--validation", metavar="DIR", help="folder of the same form to validate on")
@@ -17,14 +21,22 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """The network and its groups."""
+    """The network and its groups.
+
+    Args:
+        parser: Parser of a command; it gets the flags.
+    """
     parser.add_argument("--backbone", default=DEFAULTS.backbone, help="pretrained network; `kadence groups --list`")
     parser.add_argument("--split", type=words, metavar="LAYER,LAYER", help="first layers of the later groups")
     parser.add_argument("--image-size", type=int, default=DEFAULTS.image_size, help="side of the images in pixels")
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """How the network is trained, but for its rates."""
+    """How the network is trained, but for its rates.
+
+    Args:
+        parser: Parser of a command; it gets the flags.
+    """
     parser.add_argument("--optimizer", default=DEFAULTS.optimizer, choices=list(OPTIMIZERS), help="update rule")
     parser.add_argument("--weight-decay", type=float, help="decoupled; 0.004 for adamw and 0 for others if not given")
     parser.add_argument("--batch-size", type=int, default=DEFAULTS.batch_size, help="in images")

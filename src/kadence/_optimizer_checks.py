@@ -15,6 +15,15 @@ _NOT_SCHEDULED = ("learning_rate", "loss_scale_factor", "ema_momentum", "initial
 
 
 def check_inner(optimizer: Any) -> None:
+    """Raise unless an optimizer is a new one of Keras and no wrapper.
+
+    Args:
+        optimizer: What is to do the updates.
+
+    Raises:
+        TypeError: If it is not a `keras.optimizers.Optimizer`, or is a wrapper of one or of several.
+        ValueError: If it is built, or in another `DiscriminativeOptimizer`.
+    """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise TypeError(_checks.sentence("optimizer", "be a keras.optimizers.Optimizer", optimizer))
     if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
@@ -40,6 +49,17 @@ def check_inner(optimizer: Any) -> None:
 
 
 def one_per_group(name: str, values: Any, groups: LayerGroups) -> list[Any]:
+    """`values` as a list, if there is one per group.
+
+    Args:
+        name: What an error calls the values.
+        values: Sequence of anything.
+        groups: `LayerGroups`; an error lists their names.
+
+    Raises:
+        ValueError: If their number is not that of the groups.
+        TypeError: If they are not a sequence.
+    """
     rule = f"have one value per group, {len(groups)}: {', '.join(groups.names)}"
     items = _checks.sequence(name, values, rule)
     if len(items) != len(groups):
@@ -48,6 +68,16 @@ def one_per_group(name: str, values: Any, groups: LayerGroups) -> list[Any]:
 
 
 def check_multipliers(values: Any, groups: LayerGroups) -> list[float | Schedule]:
+    """`values` as a list of factors on the base rate, one per group.
+
+    Args:
+        values: Floats >= 0, or `Schedule`s of the optimizer step, in the order of the groups.
+        groups: `LayerGroups` that they are for.
+
+    Raises:
+        ValueError: If their number is not that of the groups, or one is negative or not finite.
+        TypeError: If they are not a sequence, or one is neither a number nor a `Schedule`.
+    """
     return [
         value if isinstance(value, Schedule) else _checks.number("lr_multipliers", value, minimum=0.0)
         for value in one_per_group("lr_multipliers", values, groups)
@@ -55,6 +85,16 @@ def check_multipliers(values: Any, groups: LayerGroups) -> list[float | Schedule
 
 
 def check_rates(values: Any, groups: LayerGroups) -> list[float]:
+    """`values` as a list of peak rates, one per group.
+
+    Args:
+        values: Floats >= 0, one of them > 0, in the order of the groups.
+        groups: `LayerGroups` that they are for.
+
+    Raises:
+        ValueError: If their number is not that of the groups, one is negative or not finite, or all are 0.
+        TypeError: If they are not a sequence, or one is not a number.
+    """
     items = one_per_group("learning_rates", values, groups)
     rates = [_checks.number("learning_rates", value, minimum=0.0) for value in items]
     if max(rates) <= 0.0:
@@ -63,7 +103,15 @@ def check_rates(values: Any, groups: LayerGroups) -> list[float]:
 
 
 def multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]:
-    """Ratios of the peak rates to the base rate, which becomes the largest where it is a variable."""
+    """Ratios of the peak rates to the base rate, which becomes the largest where it is a variable.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` without a wrapper. Its rate is changed, unless it is a `Schedule`.
+        rates: Peak rate of each group. Floats >= 0, one of them > 0.
+
+    Raises:
+        ValueError: If its rate is a `Schedule` with a peak of 0, or another schedule or function, of unknown peak.
+    """
     schedule = optimizer._learning_rate
     if isinstance(schedule, Schedule):
         if schedule.lr_max == 0.0:
@@ -79,6 +127,16 @@ def multipliers_of_rates(optimizer: Any, rates: Sequence[float]) -> list[float]:
 
 
 def check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
+    """`schedules` as a dict, if the optimizer has these hyperparameters and they can be scheduled.
+
+    Args:
+        schedules: Name of a hyperparameter, such as "momentum" or "beta_1" -> its `Schedule`; may be empty.
+        optimizer: `keras.optimizers.Optimizer` that has them, without a wrapper.
+
+    Raises:
+        ValueError: If there is no such hyperparameter, it is 0 or None, or it is set otherwise, as the rate is.
+        TypeError: If `schedules` is not a mapping, or a value in it not a `Schedule`.
+    """
     rule = "map hyperparameters of the optimizer to schedules"
     if not isinstance(schedules, Mapping):
         raise TypeError(_checks.sentence("schedules", rule, schedules))
@@ -109,6 +167,16 @@ def check_schedules(schedules: Any, optimizer: Any) -> dict[str, Schedule]:
 
 
 def check_names(names: Any) -> list[str]:
+    """`names` of variables without weight decay, as a list.
+
+    Args:
+        names: Sequence of strings, such as ["bias", "gamma"], each for the variables whose name contains it. Empty for
+            none.
+
+    Raises:
+        ValueError: If one of them is empty, as it would stand for all variables.
+        TypeError: If they are not a sequence of strings.
+    """
     rule = "be a sequence of names of variables, such as 'bias'"
     items = _checks.sequence("no_weight_decay", names, rule, minimum_length=0)
     if not all(isinstance(item, str) for item in items):
@@ -119,11 +187,25 @@ def check_names(names: Any) -> list[str]:
 
 
 def has_decay(optimizer: Any) -> bool:
+    """Whether an optimizer is set to have weight decay, be it of 0: where it has none, the setting is None.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` without a wrapper.
+    """
     return any(getattr(optimizer, name, None) is not None for name in ("weight_decay", "adam_weight_decay"))
 
 
 def check_decays(factors: Sequence[float], names: Sequence[str], optimizer: Any) -> None:
-    """Raise if something is said of weight decay to an optimizer that has none."""
+    """Raise if something is said of weight decay to an optimizer that has none.
+
+    Args:
+        factors: Factor on the weight decay, one per group. Floats >= 0; 1 everywhere says nothing.
+        names: Names of the variables that weight decay leaves alone; may be empty.
+        optimizer: `keras.optimizers.Optimizer` without a wrapper.
+
+    Raises:
+        ValueError: If it has none, and a factor is not 1 or there is a name.
+    """
     if has_decay(optimizer) or (not names and all(factor == 1.0 for factor in factors)):
         return
     name, value = ("no_weight_decay", list(names)) if names else ("weight_decay_multipliers", list(factors))

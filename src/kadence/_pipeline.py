@@ -36,7 +36,11 @@ class Prepared(keras.utils.PyDataset):
 
 
 def prepares(model: Any) -> bool:
-    """Whether the `fit` of a model prepares its data."""
+    """Whether the `fit` of a model prepares its data.
+
+    Args:
+        model: `keras.Model`, such as a task of KerasHub, which tokenizes its texts.
+    """
     return callable(getattr(model, "preprocess_samples", None)) and type(model).fit is not keras.Model.fit
 
 

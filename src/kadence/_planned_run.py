@@ -77,7 +77,18 @@ class PlannedRun:
 
 
 def length_of(length: Any, known: Mapping[str, Any], accumulation: int) -> RunLength:
-    """The `RunLength` that is given, or the one of the arguments that are given instead."""
+    """The `RunLength` that is given, or the one of the arguments that are given instead.
+
+    Args:
+        length: `RunLength`, or None for that of `known`.
+        known: Name of an argument of `run_length`, all but `accumulation` -> its value, or None where it is not given.
+        accumulation: Batches in one update. Integer >= 1.
+
+    Raises:
+        ValueError: If the length is given not at all or twice, `length` has another accumulation, a value is out of
+            range, or the run has more than 10,000,000 optimizer steps.
+        TypeError: If an argument has the wrong type.
+    """
     if length is None:
         length = run_length(**known, accumulation=accumulation)
     elif not isinstance(length, RunLength):
@@ -92,7 +103,15 @@ def length_of(length: Any, known: Mapping[str, Any], accumulation: int) -> RunLe
 
 
 def accumulation_of(optimizer: Any, accumulation: int | None) -> int:
-    """Batches in an update of an optimizer, of which a caller who names them knows the number."""
+    """Batches in an update of an optimizer, of which a caller who names them knows the number.
+
+    Args:
+        optimizer: Any Keras optimizer, wrapped or not.
+        accumulation: The number that the caller names. Integer >= 1, or None.
+
+    Raises:
+        ValueError: If the caller names another number.
+    """
     own = innermost(optimizer).gradient_accumulation_steps or 1
     if accumulation is not None and accumulation != own:
         rule = f"be {own}, the optimizer's `gradient_accumulation_steps`"
@@ -103,7 +122,24 @@ def accumulation_of(optimizer: Any, accumulation: int | None) -> int:
 def run_of_schedule(
     schedule: Any, length: RunLength, groups: Any, lr_multipliers: Any, learning_rates: Any, optimizer_name: Any
 ) -> PlannedRun:
-    """What a schedule does with groups, updates being what it counts."""
+    """What a schedule does with groups, updates being what it counts.
+
+    Args:
+        schedule: `Schedule` of the base rate.
+        length: `RunLength` of the run, which begins at step 0 of the schedule.
+        groups: `LayerGroups` or the groups' names; None for the single group "all", or as many as there are factors.
+        lr_multipliers: Factor on the base rate, one per group: floats >= 0, or `Schedule`s. None for 1.
+        learning_rates: Instead, the peak rate of each group. Floats >= 0, or None.
+        optimizer_name: Name of a Keras optimizer, one of `USUAL_PEAKS`, or None.
+
+    Returns:
+        `PlannedRun`.
+
+    Raises:
+        ValueError: If both factors and rates are given, there is not one per group, a value is out of range, rates come
+            with a schedule whose peak is 0, two groups have one name, or the optimizer is not known.
+        TypeError: If an argument has the wrong type.
+    """
     if not isinstance(schedule, Schedule):
         rule = "be a kadence.Schedule, a Keras optimizer, or a function that makes one of them"
         remedies = {keras.Layer: "Give the model's `optimizer`.", (int, float): "A number becomes `kadence.Constant`."}
@@ -163,7 +199,18 @@ def _names(groups: Any) -> list[str]:
 
 
 def run_of_optimizer(optimizer: Any, length: RunLength) -> PlannedRun:
-    """What an optimizer does from its present step on, with its own groups if it has any."""
+    """What an optimizer does from its present step on, with its own groups if it has any.
+
+    Args:
+        optimizer: Any Keras optimizer but a MultiOptimizer, wrapped or not; it is only read.
+        length: `RunLength` of the run, which begins at the optimizer's `iterations`.
+
+    Returns:
+        `PlannedRun`.
+
+    Raises:
+        TypeError: If it is a MultiOptimizer, which has several rates.
+    """
     inner = innermost(optimizer)
     if isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
         rule, remedy = "have one rate, which a MultiOptimizer has not", "Plan each of its `optimizers`."

@@ -169,7 +169,11 @@ def _check_complete(maker: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def add_schedule(commands: Any) -> None:
-    """The command `kadence schedule`."""
+    """The command `kadence schedule`.
+
+    Args:
+        commands: What `add_subparsers` gave for `kadence`; it gets the command.
+    """
     parser = add_command(commands, "schedule", _schedule, "print a schedule's cycles, and draw it", only_prints=True)
 
     def add_run_flags(kind: argparse.ArgumentParser) -> None:
@@ -197,7 +201,11 @@ def _schedule(options: argparse.Namespace) -> None:
 
 
 def add_plan(commands: Any) -> None:
-    """The command `kadence plan`."""
+    """The command `kadence plan`.
+
+    Args:
+        commands: What `add_subparsers` gave for `kadence`; it gets the command.
+    """
     text = "show what a run will be trained with, and what is wrong with it"
     add_schedules(add_command(commands, "plan", _plan, text, only_prints=True), _add_plan_flags, lr_max=None)
 

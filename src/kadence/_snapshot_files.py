@@ -194,7 +194,15 @@ def assign_buffers(model: Any, arrays: Sequence[np.ndarray]) -> None:
 
 
 def check_model(model: Any) -> Any:
-    """`model` if it is a built `keras.Model`."""
+    """`model` if it is a built `keras.Model`.
+
+    Args:
+        model: What is to be given weights.
+
+    Raises:
+        TypeError: If it is not a `keras.Model`.
+        ValueError: If it is not built, and has no weights yet.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(_checks.sentence("model", "be a keras.Model", model))
     if not model.built:
@@ -204,7 +212,20 @@ def check_model(model: Any) -> Any:
 
 
 def files_of(source: Source, last: int | None) -> list[Path]:
-    """The files that a folder's index lists, or those of a sequence."""
+    """The files that a folder's index lists, or those of a sequence.
+
+    Args:
+        source: Folder that `SnapshotSaver` wrote, or a sequence of at least one file.
+        last: How many of the latest to take, those at the end. Integer from 1 to their number, or None for all.
+
+    Returns:
+        List of paths in the order of the index or the sequence.
+
+    Raises:
+        FileNotFoundError: If the folder lists no snapshots.
+        ValueError: If its index is spoilt, the sequence is empty, or `last` is out of range.
+        TypeError: If an argument has the wrong type.
+    """
     if isinstance(source, (str, os.PathLike)):
         folder = Path(source)
         files = [folder / snapshot.file for snapshot in read_index(folder)]
@@ -221,7 +242,16 @@ def files_of(source: Source, last: int | None) -> list[Path]:
 
 
 def check_files(files: Any) -> list[Path]:
-    """`files` as paths, if they are existing files of weights."""
+    """`files` as paths, if they are existing files of weights.
+
+    Args:
+        files: Sequence of at least one path that ends in ".weights.h5".
+
+    Raises:
+        ValueError: If there is none, or one has another ending.
+        FileNotFoundError: If one does not exist.
+        TypeError: If they are not a sequence of paths.
+    """
     rule = f"be a sequence of at least one file that ends in {SUFFIX}"
     paths = [Path(item) for item in _checks.sequence("files", files, rule)]
     for path in paths:
@@ -233,7 +263,19 @@ def check_files(files: Any) -> list[Path]:
 
 
 def check_shares(weights: Any, n: int) -> np.ndarray:
-    """`weights` as an array of `n` shares with the sum 1; equal ones for None."""
+    """`weights` as an array of `n` shares with the sum 1; equal ones for None.
+
+    Args:
+        weights: Share of each snapshot: floats >= 0, one of them > 0, of any sum. Or None.
+        n: Number of snapshots. Integer >= 1.
+
+    Returns:
+        Array of shape (n,), float64.
+
+    Raises:
+        ValueError: If there is not one share for each, one is negative or not finite, or all are 0.
+        TypeError: If they are not a sequence of numbers.
+    """
     if weights is None:
         return np.full(n, 1.0 / n)
     items = [

@@ -20,7 +20,14 @@ _BEGUN = 0.1
 
 
 def smoothing(n_steps: int) -> float:
-    """Weight of the past in the smoothed loss of a sweep of `n_steps` steps."""
+    """Weight of the past in the smoothed loss of a sweep of `n_steps` steps.
+
+    Args:
+        n_steps: Length of the whole sweep, in steps. Integer >= 1.
+
+    Returns:
+        beta of `smooth`. Float, 0 < beta < 1.
+    """
     return _SMOOTHING ** (100 / n_steps)
 
 
@@ -28,6 +35,13 @@ def smooth(losses: np.ndarray, beta: float) -> np.ndarray:
     """Exponential moving average without the bias of its start.
 
     average = beta * average + (1 - beta) * loss, divided by 1 - beta ** (step + 1)
+
+    Args:
+        losses: Raw losses, step by step. Array of shape (n,).
+        beta: Weight of the past. Float, 0 <= beta < 1.
+
+    Returns:
+        Array of shape (n,), float64.
     """
     smoothed, average = np.empty(len(losses)), 0.0
     for step, loss in enumerate(losses.tolist()):
@@ -37,12 +51,29 @@ def smooth(losses: np.ndarray, beta: float) -> np.ndarray:
 
 
 def kept(n_points: int, n_steps: int) -> slice:
-    """The part of a curve that rules look at: without its first tenth and the last twentieth of `n_steps`."""
+    """The part of a curve that rules look at: without its first tenth and the last twentieth of `n_steps`.
+
+    Args:
+        n_points: Points of the curve, fewer than `n_steps` where the sweep ended early. Integer >= 0.
+        n_steps: Length of the whole sweep, in steps. Integer >= 1.
+
+    Returns:
+        Slice of the points; nothing is left of a curve that is too short.
+    """
     return slice(n_steps // 10, max(n_points - max(1, n_steps // 20), 0))
 
 
 def valley(rates: np.ndarray, losses: np.ndarray, scale: float) -> float:
-    """Half of the way down the longest fall; see `RangeTest.suggest`."""
+    """Half of the way down the longest fall; see `RangeTest.suggest`.
+
+    Args:
+        rates: Rates of the part that the rules look at, ascending. Array of shape (n,), n >= 2, floats > 0.
+        losses: Smoothed losses at these rates. Array of shape (n,).
+        scale: Length of the whole sweep in steps, divided by 100. Float > 0; this rule does without.
+
+    Returns:
+        The rate there. Float > 0.
+    """
     falls = np.ones(len(losses), np.int64)
     for i in range(1, len(losses)):
         falls[i] += np.max(falls[:i][losses[:i] > losses[i]], initial=0)
@@ -53,17 +84,41 @@ def valley(rates: np.ndarray, losses: np.ndarray, scale: float) -> float:
 
 
 def steepest(rates: np.ndarray, losses: np.ndarray, scale: float) -> float:
-    """Where the loss falls fastest against the logarithm of the rate; see `RangeTest.suggest`."""
+    """Where the loss falls fastest against the logarithm of the rate; see `RangeTest.suggest`.
+
+    Args:
+        rates: Rates of the part that the rules look at, ascending. Array of shape (n,), n >= 2, floats > 0.
+        losses: Smoothed losses at these rates. Array of shape (n,).
+        scale: Length of the whole sweep in steps, divided by 100. Float > 0; this rule does without.
+
+    Returns:
+        The rate there. Float > 0.
+    """
     return float(rates[np.argmin(np.diff(losses) / np.diff(np.log(rates)))])
 
 
 def minimum(rates: np.ndarray, losses: np.ndarray, scale: float) -> float:
-    """A tenth of the rate with the lowest loss; see `RangeTest.suggest`."""
+    """A tenth of the rate with the lowest loss; see `RangeTest.suggest`.
+
+    Args:
+        rates: Rates of the part that the rules look at, ascending. Array of shape (n,), n >= 2, floats > 0.
+        losses: Smoothed losses at these rates. Array of shape (n,).
+        scale: Length of the whole sweep in steps, divided by 100. Float > 0; this rule does without.
+    """
     return float(rates[np.argmin(losses)]) / 10.0
 
 
 def slide(rates: np.ndarray, losses: np.ndarray, scale: float) -> float:
-    """The right-most place where the slope settles; see `RangeTest.suggest`."""
+    """The right-most place where the slope settles; see `RangeTest.suggest`.
+
+    Args:
+        rates: Rates of the part that the rules look at, ascending. Array of shape (n,), n >= 2, floats > 0.
+        losses: Smoothed losses at these rates. Array of shape (n,).
+        scale: Length of the whole sweep in steps, divided by 100. Float > 0.
+
+    Returns:
+        The rate there. Float > 0.
+    """
     width = max(1, round(15 * scale))
     slope = np.gradient(losses) * scale
     right, left = len(losses) - 1, max(len(losses) - 1 - width, 0)
@@ -80,7 +135,14 @@ RULES: Mapping[str, Callable[[np.ndarray, np.ndarray, float], float]] = MappingP
 
 
 def kendall(values: np.ndarray) -> float:
-    """Kendall's statistic of a trend: standard normal without one, negative for a fall."""
+    """Kendall's statistic of a trend: standard normal without one, negative for a fall.
+
+    Args:
+        values: Numbers in the order in which they came, such as the losses of a sweep. Array of shape (n,).
+
+    Returns:
+        z. Float; 0 for fewer than two values.
+    """
     n = len(values)
     above = np.sign(values[None, :] - values[:, None])
     score = float(np.triu(above, 1).sum())

@@ -148,7 +148,17 @@ class Sweep:
 
 
 def layers_of(optimizer: Any) -> tuple[DiscriminativeOptimizer | None, Any]:
-    """The `DiscriminativeOptimizer` and the `LossScaleOptimizer` around an optimizer, where there are any."""
+    """The `DiscriminativeOptimizer` and the `LossScaleOptimizer` around an optimizer, where there are any.
+
+    Args:
+        optimizer: Any Keras optimizer, wrapped or not.
+
+    Returns:
+        Pair of the two, None for one that there is not.
+
+    Raises:
+        TypeError: If there is a wrapper of another kind, or one of several optimizers.
+    """
     grouped = scale = None
     while hasattr(optimizer, "inner_optimizer"):
         if isinstance(optimizer, DiscriminativeOptimizer):
@@ -174,7 +184,17 @@ def _swept_class(cls: type) -> type:
 
 
 def remade(optimizer: Any) -> Any:
-    """An optimizer of the same class and settings, without state."""
+    """An optimizer of the same class and settings, without state.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` without a wrapper, which may update by group; it is only read.
+
+    Returns:
+        A plain Keras optimizer, whose rate is 1. Scheduled hyperparameters are numbers, those of the present update.
+
+    Raises:
+        ValueError: If it cannot be made from its own config.
+    """
     cls = _plain_class(optimizer)
     # The rate is not taken over, and a schedule or function of the user's need not have a config.
     shadow = object.__new__(cls)

@@ -25,6 +25,13 @@ def add_command(
     """A parser of a command among `commands`, which calls `function` with the parsed flags.
 
     A command that only prints has done its work where nobody reads on.
+
+    Args:
+        commands: What `add_subparsers` gave; it gets the command.
+        name: The word on the command line.
+        function: Called with the parsed flags.
+        text: What the command does, in one line, for its own help and that of the parser above it.
+        only_prints: Whether it is a command that only prints.
     """
     parser = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
     parser._negative_number_matcher = re.compile(r"-[.\d]")  # or argparse takes -1e-3 and -1,2 for flags
@@ -33,7 +40,15 @@ def add_command(
 
 
 def check_files(options: argparse.Namespace, *names: str) -> None:
-    """Raise before anything is done if the file that a flag names cannot be written for want of its folder."""
+    """Raise before anything is done if the file that a flag names cannot be written for want of its folder.
+
+    Args:
+        options: The parsed flags, those of files as `Path` or None.
+        names: Flags that name a file to write, such as "png".
+
+    Raises:
+        ValueError: If a flag names a folder, or a file in a folder that does not exist.
+    """
     for name in names:
         path = getattr(options, name)
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -41,12 +56,23 @@ def check_files(options: argparse.Namespace, *names: str) -> None:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words between the commas."""
+    """The words between the commas.
+
+    Args:
+        text: Value of a flag, such as "cosine,constant". Spaces around a word are left out, and so are empty words.
+    """
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """The numbers between the commas; for argparse."""
+    """The numbers between the commas; for argparse.
+
+    Args:
+        text: Value of a flag, such as "1e-5,1e-4,1e-3".
+
+    Raises:
+        argparse.ArgumentTypeError: If a word is not a number.
+    """
     try:
         return tuple(float(word) for word in words(text))
     except ValueError:
@@ -70,12 +96,20 @@ def rich_table(*columns: str) -> Any:
 
 
 def write_line(text: str) -> None:
-    """A result, to the standard output."""
+    """A result, to the standard output.
+
+    Args:
+        text: One line or several, without the line break at the end.
+    """
     print(text)
 
 
 def say(text: str) -> None:
-    """A message, to the standard error."""
+    """A message, to the standard error.
+
+    Args:
+        text: One sentence or several, on one line; "kadence:" is put before it.
+    """
     print(f"kadence: {text}", file=sys.stderr)
 
 
@@ -90,7 +124,11 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> N
 
 
 def printable(path: Path) -> str:
-    """A path as text of one line that can be encoded, also where the name of the file is not UTF-8."""
+    """A path as text of one line that can be encoded, also where the name of the file is not UTF-8.
+
+    Args:
+        path: Any path. Bytes of its name that are not UTF-8, control characters and line breaks are shown as escapes.
+    """
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     breaks = ("Cc", "Zl", "Zp")  # control characters, and what separates lines
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in breaks else c for c in text)

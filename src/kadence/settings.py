@@ -49,8 +49,8 @@ class FineTuneSettings:
         cycle_mult: Growth of the cycles. Float >= 1.
         cycles: Number of cycles, unless `epochs` is given; it sets the length of the other schedules too. Integer >= 1.
         epochs: Length of the run in epochs, or None for `cycles` cycles. Integer >= 1.
-        warmup: Length of a straight rise of the rates from 0 at the start of the run, and of each cycle of warm
-            restarts: in epochs, "0.5ep", as a share of the run, "5%", or in optimizer steps, "50st".
+        warmup: Length of a straight rise of the rates from 0 at the start of the run, and of each cycle of
+            warm restarts: in epochs, "0.5ep", as a share of the run, "5%", or in optimizer steps, "50st".
         batch_size: Images in a batch, that of one replica. Integer >= 1.
         image_size: Side of the images in pixels. Integer >= 32.
         augment: Whether to flip, shift and zoom the photos at random in training.
