@@ -4,6 +4,7 @@ import re
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 
@@ -246,3 +247,26 @@ ADDRESSES = {
     same_names: ["x", "x", "y"],
 }
 BUILDERS = list(ADDRESSES)
+
+
+# What tests of layer groups ask
+
+every_model = pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+
+
+def ids(variables):
+    return [id(variable) for variable in variables]
+
+
+def variables_of(groups):
+    return [variable for group in groups for variable in group.variables]
+
+
+def layers_of(groups):
+    return [list(group.layers) for group in groups]
+
+
+def message(error, call):
+    with pytest.raises(error) as caught:
+        call()
+    return str(caught.value)

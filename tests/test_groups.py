@@ -8,29 +8,10 @@ import pytest
 from bad_input import assert_integer, assert_number
 from hypothesis import given
 from hypothesis import strategies as st
+from models import every_model, ids, layers_of, message, variables_of
 
 from kadence import group_by, layer_decay, split, split_evenly
 from kadence._walk import Layers
-
-every_model = pytest.mark.parametrize("build", models.BUILDERS, ids=lambda build: build.__name__)
-
-
-def ids(variables):
-    return [id(variable) for variable in variables]
-
-
-def variables_of(groups):
-    return [variable for group in groups for variable in group.variables]
-
-
-def layers_of(groups):
-    return [list(group.layers) for group in groups]
-
-
-def message(error, call):
-    with pytest.raises(error) as caught:
-        call()
-    return str(caught.value)
 
 
 def assert_partition(groups, build, model):

@@ -5,29 +5,9 @@ import keras
 import models
 import pytest
 from keras import layers
+from models import every_model, ids, layers_of, message, variables_of
 
 from kadence import LayerGroup, LayerGroups, group_by, split, split_evenly
-
-every_model = pytest.mark.parametrize("build", models.BUILDERS, ids=lambda build: build.__name__)
-
-
-def ids(variables):
-    return [id(variable) for variable in variables]
-
-
-def variables_of(groups):
-    return [variable for group in groups for variable in group.variables]
-
-
-def layers_of(groups):
-    return [list(group.layers) for group in groups]
-
-
-def message(error, call):
-    with pytest.raises(error) as caught:
-        call()
-    return str(caught.value)
-
 
 # LayerGroups as a sequence and as a table
 
