@@ -10,7 +10,7 @@ from kadence import _checks
 from kadence._planned_run import USUAL_PEAKS, PlannedRun
 from kadence._text import counted
 from kadence.durations import RunLength
-from kadence.schedules import Schedule
+from kadence.schedules import Schedule, WarmRestarts
 
 #: How far from the present number of epochs a better one is looked for.
 _WINDOW = 1_000_000
@@ -76,14 +76,18 @@ def mid_cycle(schedule: Schedule, length: RunLength, counts: int = 1, start: int
     else:
         unit, n_units, budgets = "epoch", length.epochs, _nearest_epochs(schedule, length, counts, start)
     nearest = " and ".join(counted(budget, unit) for budget in budgets)
-    # It gives the arguments of these cycles, within whatever combination, and of no others.
-    solved = "`kadence.solve_cycles` gives cycles that end here. " if "WarmRestarts(" in repr(schedule) else ""
+    solved = "`kadence.solve_cycles` gives cycles that end here. " if _has_restarts(schedule) else ""
     return Finding(
         "mid-cycle",
         "warning",
         f"The run of {counted(n_units, unit)} ends in the middle of a cycle, at a rate of {rate:.3g}.",
         f"{solved}Nearest budgets that do not: {nearest or f'none of a whole number of {unit}s'}.",
     )
+
+
+def _has_restarts(schedule: Schedule) -> bool:
+    """Whether the cycles are those of which `solve_cycles` gives the arguments."""
+    return isinstance(schedule, WarmRestarts) or any(map(_has_restarts, schedule.parts))
 
 
 def _ends_a_cycle(schedule: Schedule, done: np.ndarray, counts: int) -> np.ndarray:

@@ -255,3 +255,10 @@ def test_schedules_around_a_function_without_a_name_are_compared():
         assert len({make(half), make(half)}) == 1
     assert scale(half, 0.5) != scale(half, 0.25)
     assert scale(half, 0.5) != half
+
+
+def test_parts_are_the_schedules_that_one_is_made_of():
+    first, second = Linear(0.0, 1.0, 4), Cosine(1.0, 10)
+    assert join([first, second], [4]).parts == (first, second)
+    assert scale(second, 0.5).parts == (second,)
+    assert second.parts == ()

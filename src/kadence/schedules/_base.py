@@ -123,6 +123,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     lr_max: float
     lr_min: float
 
+    @property
+    def parts(self) -> tuple["Schedule", ...]:
+        """The schedules that it is made of, as `join`, `warmup` and `scale` make one; most are made of none."""
+        return ()
+
     def __call__(self, step: Any) -> Any:
         """Rate at one step, as a scalar backend tensor of type `keras.config.floatx()`.
 

@@ -37,6 +37,10 @@ class _Compound(Schedule):
     def _arguments(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    @property
+    def parts(self) -> tuple[Schedule, ...]:
+        return tuple(value for value in keras.tree.flatten(self._arguments()) if isinstance(value, Schedule))
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, schedules in Keras's serialized form."""
         return {name: keras.saving.serialize_keras_object(value) for name, value in self._arguments().items()}
